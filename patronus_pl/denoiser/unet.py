@@ -1,0 +1,130 @@
+"""`UNet`: predicts the noise (or velocity) in x_t, given t and a condition vector."""
+
+from collections.abc import Sequence
+
+import torch
+from einops.layers.torch import Rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from patronus_pl.denoiser.blocks import ResidualBlock, timestep_embedding
+from patronus_pl.errors import InvalidOptionError
+from patronus_pl.types import Image, Timesteps
+
+
+class UNet(nn.Module):
+    """The paper's U-Net; with `patch: 2` and small multipliers, a laptop's.
+
+    Args:
+        image_channels: 1 (grey) or 3 (RGB).
+        condition_dim: length of the condition vector: m.
+        base: channels at full resolution.
+        multipliers: channels of each level, times `base`.
+        blocks: residual blocks a level (the way up has one more).
+        attention: self-attention a level; None for none. The bottleneck always has it.
+        heads: attention heads.
+        groups: of GroupNorm.
+        dropout: Dropout2d inside the blocks.
+        patch: works on patch × patch pixel-unshuffled images: patch² times fewer positions.
+        head_channels: channels of a full-resolution head that also sees x_t; 0 for none. With `patch` > 1 the pixels of a
+            patch come from separate filters, which leaves a visible grain; the head removes it.
+
+    Raises:
+        InvalidOptionError: sizes that do not fit each other.
+    """
+
+    def __init__(
+        self,
+        image_channels: int,
+        condition_dim: int,
+        base: int = 64,
+        multipliers: Sequence[int] = (1, 2, 4, 4),
+        blocks: int = 2,
+        attention: Sequence[bool] | None = None,
+        heads: int = 4,
+        groups: int = 8,
+        dropout: float = 0.1,
+        patch: int = 1,
+        head_channels: int = 0,
+    ) -> None:
+        super().__init__()
+        levels = len(multipliers)
+        attention = tuple(attention) if attention is not None else (False,) * levels
+        if len(attention) != levels:
+            raise InvalidOptionError(f"denoiser: {len(attention)} attention flags for {levels} levels; give one a level")
+        if base % groups or base % heads:
+            raise InvalidOptionError(f"denoiser.base is {base}; it must be a multiple of groups ({groups}) and heads ({heads})")
+        self.image_channels, self.condition_dim, self.base, self.patch = image_channels, condition_dim, base, patch
+        self.size_multiple = patch * 2 ** (levels - 1)
+        embedding = 4 * base
+
+        def block(inputs: int, outputs: int, attend: bool) -> ResidualBlock:
+            return ResidualBlock(inputs, outputs, embedding, groups, dropout, heads if attend else None)
+
+        self.time = nn.Sequential(nn.Linear(base, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        self.condition = nn.Sequential(nn.Linear(condition_dim, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        self.first = nn.Conv2d(image_channels * patch**2, base, 3, padding=1)
+
+        skips, width = [base], base
+        self.down = nn.ModuleList()
+        for level, multiplier in enumerate(multipliers):
+            for _ in range(blocks):
+                self.down.append(block(width, base * multiplier, attention[level]))
+                width = base * multiplier
+                skips.append(width)
+            if level < levels - 1:
+                self.down.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
+                skips.append(width)
+
+        self.middle = nn.ModuleList([block(width, width, True), block(width, width, False)])
+
+        self.up = nn.ModuleList()
+        for level, multiplier in reversed(list(enumerate(multipliers))):
+            for _ in range(blocks + 1):
+                self.up.append(block(width + skips.pop(), base * multiplier, attention[level]))
+                width = base * multiplier
+            if level > 0:
+                self.up.append(nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(width, width, 3, padding=1)))
+
+        outputs = head_channels or image_channels
+        self.last = nn.Sequential(
+            nn.GroupNorm(groups, width), nn.SiLU(), nn.Conv2d(width, outputs * patch**2, 3, padding=1), nn.PixelShuffle(patch)
+        )
+        self.unshuffle = Rearrange("b c (h p) (w q) -> b (c p q) h w", p=patch, q=patch)
+        self.head = (
+            nn.Sequential(
+                nn.Conv2d(head_channels + image_channels, 2 * head_channels, 3, padding=1),
+                nn.SiLU(),
+                nn.Conv2d(2 * head_channels, image_channels, 3, padding=1),
+            )
+            if head_channels
+            else None
+        )
+
+    def embed_condition(self, condition: Float[Tensor, "b m"]) -> Float[Tensor, "b e"]:
+        """The condition's embedding: the same at every step of a sampling run, so computed once."""
+        return F.silu(self.condition(condition))
+
+    def forward(self, x_t: Image, t: Timesteps, embedded_condition: Float[Tensor, "b e"]) -> Image:
+        """The network's prediction, shaped like x_t. `embedded_condition` comes from `embed_condition`."""
+        height, width = x_t.shape[-2:]
+        # Sides that the levels cannot halve are padded on the right and at the bottom, and cut again at the end.
+        x_t = F.pad(x_t, (0, -width % self.size_multiple, 0, -height % self.size_multiple))
+        time = F.silu(self.time(timestep_embedding(t, self.base).to(self.first.weight.dtype)))
+        h = self.first(self.unshuffle(x_t) if self.patch > 1 else x_t)
+        skips = [h]
+        for layer in self.down:
+            h = layer(h, time, embedded_condition) if isinstance(layer, ResidualBlock) else layer(h)
+            skips.append(h)
+        for layer in self.middle:
+            h = layer(h, time, embedded_condition)
+        for layer in self.up:
+            if isinstance(layer, ResidualBlock):
+                h = layer(torch.cat([h, skips.pop()], dim=1), time, embedded_condition)
+            else:
+                h = layer(h)
+        h = self.last(h)
+        if self.head is not None:
+            h = self.head(torch.cat([h, x_t], dim=1))
+        return h[..., :height, :width]

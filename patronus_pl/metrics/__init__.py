@@ -1,0 +1,65 @@
+"""Numbers that say how good a model is: pure functions on arrays, and torchmetrics where states add up over ranks."""
+
+from patronus_pl.metrics.disentanglement import DCI, dci
+from patronus_pl.metrics.features import (
+    InceptionFeatures,
+    RandomFeatures,
+    WeightsNotFoundError,
+    cached_arrays,
+    distance_name,
+    extract_features,
+    network_hash,
+)
+from patronus_pl.metrics.frechet import (
+    FeatureStatistics,
+    FrechetDistance,
+    feature_statistics,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    precision_recall,
+    statistics_distance,
+)
+from patronus_pl.metrics.latent_quality import (
+    LinearProbe,
+    TotalAurocDifference,
+    auroc,
+    explained_entropy,
+    linear_probe,
+    total_auroc_difference,
+)
+from patronus_pl.metrics.localisation import PointingGame, pointing_game
+from patronus_pl.metrics.reconstruction import load_lpips, lpips, mse, psnr, ssim
+
+__all__ = [
+    "DCI",
+    "FeatureStatistics",
+    "FrechetDistance",
+    "InceptionFeatures",
+    "LinearProbe",
+    "PointingGame",
+    "RandomFeatures",
+    "TotalAurocDifference",
+    "WeightsNotFoundError",
+    "auroc",
+    "cached_arrays",
+    "dci",
+    "distance_name",
+    "explained_entropy",
+    "extract_features",
+    "feature_statistics",
+    "frechet_distance",
+    "inception_score",
+    "kernel_distance",
+    "linear_probe",
+    "load_lpips",
+    "lpips",
+    "mse",
+    "network_hash",
+    "pointing_game",
+    "precision_recall",
+    "psnr",
+    "ssim",
+    "statistics_distance",
+    "total_auroc_difference",
+]

@@ -1,0 +1,366 @@
+"""`PatronusModule`: encoder, prototypes, denoiser and noise schedule, trained together."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from jaxtyping import Float
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import MeanMetric
+
+from patronus_pl.denoiser import UNet
+from patronus_pl.diffusion import NoiseSchedule, samplers
+from patronus_pl.errors import CheckpointError, InvalidOptionError, TrainingDivergedError
+from patronus_pl.modules.checkpoint import require_checkpoint_of
+from patronus_pl.prototypes import PatchEncoder, PrototypeLayer, decorrelation_loss, distinctness_loss
+from patronus_pl.types import Activations, Box, Image, SimilarityMap, Timesteps
+
+Sampler = Literal["ddpm", "ddim", "dpm++"]
+QUARTILES = 4
+FIRST_VALIDATION_STEP = 1 << 31  # no training run has as many: the two never share their noise
+
+
+class PatronusModule(pl.LightningModule):
+    """A diffusion model that is conditioned on prototype activations and nothing else.
+
+    Training minimises, over encoder, prototypes and denoiser together,
+        E ‖target - net(x_t, t, s(x_0))‖² + λ_c · decorrelation(s) + λ_d · distinctness(p),
+    with target = v = √ᾱ ε - √(1-ᾱ) x_0 or ε, and x_t = √ᾱ_t x_0 + √(1-ᾱ_t) ε (Weng et al. 2026; Salimans & Ho 2022).
+    Images are float in [-1, 1], activations s are (b, m) as the prototype layer reports them; the denoiser sees them
+    standardised, (s - mean) / std, with the statistics stored in the checkpoint.
+
+    Args:
+        image_shape: (channels, height, width) of the images it is trained on.
+        encoder: image → feature vector a patch.
+        prototypes: features → activations; `dim` must equal the encoder's last channel.
+        denoiser: its `condition_dim` must equal the number of prototypes.
+        schedule: the noise levels t = 0..T-1.
+        prediction: what the denoiser predicts. `v` makes the condition pay from the first step; `epsilon` is the paper's
+            and weighs errors of x_0 next to nothing at the noise levels where s is all the model has.
+        standardise: feed the denoiser standardised activations; False feeds them raw, as the paper does.
+        init: `patches` starts the prototypes from features of real patches; `random` leaves them where they are.
+        decorrelation: λ_c, weight of the penalty that makes prototypes movable one at a time.
+        distinctness: λ_d, weight of the paper's optional penalty on near-duplicate prototypes.
+        distinctness_margin: δ of that penalty.
+        condition_noise: standard deviation of Gaussian noise on the standardised activations while training; it makes
+            a prototype use its whole range, and the denoiser smooth in s. Training starts without it and reaches it
+            linearly after `condition_noise_warmup` steps.
+        condition_noise_warmup: optimiser steps over which the noise grows.
+        timestep_power: t = ⌊T u^(1/power)⌋ with u uniform; 1 is uniform, above 1 favours noisy steps, where s pays.
+        lr: learning rate of AdamW after warm-up.
+        weight_decay: of AdamW.
+        warmup_steps: optimiser steps of linear warm-up.
+        final_lr: share of `lr` that is left at the end of a cosine decay; 1 keeps it constant.
+        seed: of the noise and timesteps, which depend on it and the step alone: a resumed run, or one on another number
+            of devices, draws the same.
+
+    Raises:
+        InvalidOptionError: parts that do not fit each other, or an option outside its range.
+    """
+
+    activation_mean: Tensor
+    activation_std: Tensor
+    activation_low: Tensor
+    activation_high: Tensor
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        encoder: PatchEncoder,
+        prototypes: PrototypeLayer,
+        denoiser: UNet,
+        schedule: NoiseSchedule,
+        prediction: Literal["v", "epsilon"] = "v",
+        standardise: bool = True,
+        init: Literal["patches", "random"] = "patches",
+        decorrelation: float = 0.02,
+        distinctness: float = 0.0,
+        distinctness_margin: float = 0.2,
+        condition_noise: float = 0.0,
+        condition_noise_warmup: int = 0,
+        timestep_power: float = 1.0,
+        lr: float = 6e-4,
+        weight_decay: float = 0.01,
+        warmup_steps: int = 100,
+        final_lr: float = 0.05,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        # Built parts are in the state dict; only the configuration that the command line hands over is saved beside it.
+        self.save_hyperparameters(ignore=["encoder", "prototypes", "denoiser", "schedule"])
+        self.image_shape = (image_shape[0], image_shape[1], image_shape[2])
+        self.encoder, self.prototypes, self.denoiser, self.schedule = encoder, prototypes, denoiser, schedule
+        self.prediction, self.standardise, self.init = prediction, standardise, init
+        self.decorrelation, self.distinctness, self.distinctness_margin = decorrelation, distinctness, distinctness_margin
+        self.condition_noise, self.condition_noise_warmup = condition_noise, condition_noise_warmup
+        self.timestep_power = timestep_power
+        self.lr, self.weight_decay, self.warmup_steps, self.final_lr, self.seed = lr, weight_decay, warmup_steps, final_lr, seed
+        self._check_parts()
+        m = prototypes.count
+        self.register_buffer("activation_mean", torch.zeros(m))
+        self.register_buffer("activation_std", torch.ones(m))
+        # Each prototype's own range over the training set: 2nd and 98th percentile.
+        self.register_buffer("activation_low", torch.zeros(m))
+        self.register_buffer("activation_high", torch.ones(m))
+        self.quartile_loss = torch.nn.ModuleList(MeanMetric() for _ in range(QUARTILES))
+
+    def _check_parts(self) -> None:
+        channels, height, width = self.image_shape
+        self.encoder.map_size(height, width)
+        fits = (
+            ("image_shape[0]", channels, "encoder.channels[0]", self.encoder.channels[0]),
+            ("image_shape[0]", channels, "denoiser.image_channels", self.denoiser.image_channels),
+            ("encoder.channels[-1]", self.encoder.dim, "prototypes.dim", self.prototypes.dim),
+            ("prototypes.count", self.prototypes.count, "denoiser.condition_dim", self.denoiser.condition_dim),
+        )
+        for left, a, right, b in fits:
+            if a != b:
+                raise InvalidOptionError(f"{left} is {a} but {right} is {b}; make them equal")
+        for name in ("decorrelation", "distinctness", "condition_noise"):
+            if getattr(self, name) < 0:
+                raise InvalidOptionError(f"model.{name} is {getattr(self, name)}; it must not be negative")
+        if self.timestep_power <= 0 or self.lr <= 0:
+            raise InvalidOptionError(f"model.timestep_power ({self.timestep_power}) and lr ({self.lr}) must be positive")
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str, map_location: Any = "cpu", **kwargs: Any) -> "PatronusModule":  # type: ignore[override]
+        """A trained model: EMA weights (where training kept them), in evaluation mode.
+
+        Raises:
+            CheckpointError: no such file, a truncated one, or one of another class.
+        """
+        require_checkpoint_of(cls, checkpoint_path)
+        return super().load_from_checkpoint(checkpoint_path, map_location=map_location, **kwargs).eval()
+
+    # ---------------------------------------------------------------------------------------------- using a model
+
+    @property
+    def receptive_field(self) -> int:
+        """Width of a patch in pixels."""
+        return self.encoder.receptive_field.size
+
+    def _require_channels(self, x: Tensor) -> None:
+        if x.shape[1] != self.image_shape[0]:
+            raise CheckpointError(
+                f"the checkpoint was trained on images of {self.image_shape[0]} channel(s), but these have {x.shape[1]}; "
+                "use data with as many channels"
+            )
+
+    def encode(self, x: Image) -> Activations:
+        """S of images, (b, m)."""
+        self._require_channels(x)
+        return self.prototypes(self.encoder(x)).float()
+
+    def similarity_map(self, x: Image) -> SimilarityMap:
+        """Similarity of every patch to every prototype, (b, m, rows, cols); with hard pooling s is its maximum."""
+        self._require_channels(x)
+        return self.prototypes.similarity_map(self.encoder(x))
+
+    def patch_box(self, row: int, col: int) -> Box:
+        """Pixels that patch (row, col) sees: (top, left, bottom, right), clipped, bottom and right exclusive."""
+        return self.encoder.receptive_field.box(row, col, self.image_shape[1], self.image_shape[2])
+
+    def standardised(self, s: Activations) -> Activations:
+        """What the denoiser is given for s."""
+        return (s - self.activation_mean) / self.activation_std
+
+    def denoiser_for(self, s: Activations) -> Callable[[Image, Timesteps], Image]:
+        """`denoise(x_t, t) -> noise` under fixed activations, whose embedding is computed once for all steps."""
+        embedded = self.denoiser.embed_condition(self.standardised(s))
+
+        def denoise(x_t: Image, t: Timesteps) -> Image:
+            output = self.denoiser(x_t, t, embedded).float()
+            return output if self.prediction == "epsilon" else self.schedule.noise_from_velocity(output, x_t, t)
+
+        return denoise
+
+    def denoise(self, x_t: Image, t: Timesteps, s: Activations) -> Image:
+        """Predicted noise in x_t; t is int64 in 0..T-1."""
+        return self.denoiser_for(s)(x_t, t)
+
+    @torch.inference_mode()
+    def invert(self, x: Image, s: Activations, steps: int = 50, **options: Any) -> Image:
+        """x_T from which DDIM under s leads back to x; `steps=T` is the paper's loop.
+
+        Options are those of `diffusion.samplers.ddim_invert`.
+        """
+        return samplers.last(samplers.ddim_invert(self.denoiser_for(s), x, self.schedule, steps, **options))
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        x_T: Image,
+        s: Activations,
+        steps: int = 50,
+        sampler: Sampler = "ddim",
+        eta: float = 0.0,
+        clip: bool = True,
+        noise: samplers.NoiseSource | None = None,
+    ) -> Image:
+        """Image that x_T becomes under s, in [-1, 1] where `clip` holds predictions there.
+
+        Args:
+            x_T: Gaussian noise, or what `invert` returned.
+            s: activations.
+            steps: of T; see `NoiseSchedule.respaced`.
+            sampler: `ddpm` (random), `ddim` (η = 0: deterministic), `dpm++` (DPM-Solver++(2M): best in few steps).
+            eta: η of DDIM.
+            clip: hold every predicted x_0 in [-1, 1].
+            noise: source of the noise of `ddpm` and η > 0, one generator an image.
+        """
+        return samplers.last(self.sample_steps(x_T, s, steps, sampler, eta, clip, noise))
+
+    def sample_steps(
+        self,
+        x_T: Image,
+        s: Activations,
+        steps: int = 50,
+        sampler: Sampler = "ddim",
+        eta: float = 0.0,
+        clip: bool = True,
+        noise: samplers.NoiseSource | None = None,
+    ) -> Iterator[samplers.Step]:
+        """Like `decode`, but yields every step as it is taken."""
+        denoise = self.denoiser_for(s)
+        if sampler == "ddpm":
+            return samplers.ddpm(denoise, x_T, self.schedule, steps, noise=noise, clip=clip)
+        if sampler == "ddim":
+            return samplers.ddim(denoise, x_T, self.schedule, steps, eta=eta, noise=noise, clip=clip)
+        if sampler == "dpm++":
+            return samplers.dpm_solver_pp(denoise, x_T, self.schedule, steps, clip=clip)
+        raise InvalidOptionError(f"unknown sampler {sampler!r}; choose ddpm, ddim or dpm++")
+
+    # --------------------------------------------------------------------------------------------------- training
+
+    def setup(self, stage: str) -> None:
+        """Refuse data whose images the model cannot take."""
+        shape = getattr(getattr(self.trainer, "datamodule", None), "image_shape", None)
+        if shape is not None and tuple(shape) != self.image_shape:
+            raise CheckpointError(
+                f"the model takes images of shape {self.image_shape}, the data have {tuple(shape)}; "
+                "make model.image_shape and data.image_size (and channels) agree"
+            )
+
+    def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Before the very first step: prototypes from real patches, statistics from real activations."""
+        if self.trainer.global_step == 0 and batch_idx == 0:
+            with torch.no_grad():
+                features = self.encoder(batch["image"])
+                if self.init == "patches":
+                    self.prototypes.initialise_from(features, torch.Generator().manual_seed(self.seed))
+                    # Each rank has other images: all take rank 0's.
+                    self.prototypes.vectors.copy_(self.trainer.strategy.broadcast(self.prototypes.vectors.data))
+                self._update_statistics(self._all_ranks(self.prototypes(features)), momentum=1.0)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """One step of the joint objective."""
+        x_0 = batch["image"]
+        t, noise, condition_noise = self._draw(x_0, self.trainer.global_step)
+        s = self.prototypes(self.encoder(x_0))
+        everyone = self._all_ranks(s)
+        condition = self._training_condition(s, everyone)
+        condition = condition + self._noise_level() * condition_noise
+        per_image = self._denoising_loss(x_0, t, noise, condition)
+        denoising = per_image.mean()
+        loss = denoising
+        if self.decorrelation:
+            penalty = decorrelation_loss(everyone)
+            loss = loss + self.decorrelation * penalty
+            self.log("train/decorrelation", penalty.detach())
+        if self.distinctness:
+            penalty = distinctness_loss(self.prototypes.vectors, self.distinctness_margin)
+            loss = loss + self.distinctness * penalty
+            self.log("train/distinctness", penalty.detach())
+        self.log("train/loss", denoising.detach(), prog_bar=True)
+        self._log_quartiles(per_image.detach(), t)
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """The denoising loss with an image's own s, and with another image's: their ratio says how much s is used."""
+        x_0 = batch["image"]
+        t, noise, _ = self._draw(x_0, step=FIRST_VALIDATION_STEP + batch_idx)
+        s = self.encode(x_0)
+        own = self._denoising_loss(x_0, t, noise, self.standardised(s)).mean()
+        other = self._denoising_loss(x_0, t, noise, self.standardised(s.roll(1, 0))).mean()
+        self.log("val/loss", own, prog_bar=True, sync_dist=True, batch_size=len(x_0))
+        self.log("val/loss_other", other, sync_dist=True, batch_size=len(x_0))
+        return {"activations": s}
+
+    def on_train_epoch_end(self) -> None:
+        """Log the loss by noise level: 1 is the least noisy quarter of the steps."""
+        for i, metric in enumerate(self.quartile_loss, start=1):
+            self.log(f"train/loss_quartile_{i}", metric.compute())
+            metric.reset()
+
+    def _draw(self, x_0: Image, step: int) -> tuple[Timesteps, Image, Activations]:
+        """Timesteps and noise of one step. Drawn for the batches of all ranks, of which each takes its own rows."""
+        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self._trainer is not None else (1, 0)
+        total = len(x_0) * ranks
+        generator = torch.Generator(x_0.device).manual_seed((self.seed << 32) + step)
+        noise = torch.randn((total, *x_0.shape[1:]), generator=generator, device=x_0.device)
+        condition_noise = torch.randn((total, self.prototypes.count), generator=generator, device=x_0.device)
+        # Stratified: every batch covers all noise levels, which lowers the variance of the loss.
+        u = (torch.randperm(total, generator=generator, device=x_0.device) + torch.rand(total, generator=generator, device=x_0.device)) / total
+        t = (u.pow(1 / self.timestep_power) * self.schedule.timesteps).long().clamp_max(self.schedule.timesteps - 1)
+        return t[rank::ranks], noise[rank::ranks].to(x_0.dtype), condition_noise[rank::ranks]
+
+    def _denoising_loss(self, x_0: Image, t: Timesteps, noise: Image, condition: Activations) -> Float[Tensor, " b"]:
+        x_t = self.schedule.add_noise(x_0, noise, t)
+        output = self.denoiser(x_t, t, self.denoiser.embed_condition(condition))
+        target = noise if self.prediction == "epsilon" else self.schedule.velocity(x_0, noise, t)
+        return F.mse_loss(output.float(), target, reduction="none").flatten(1).mean(1)
+
+    def _training_condition(self, s: Activations, everyone: Activations) -> Activations:
+        if not self.standardise:
+            return s
+        # The batch's own statistics, with their gradient: no scale or offset of s can lower the loss.
+        mean, std = everyone.mean(0), everyone.std(0, correction=0).clamp_min(1e-4)
+        self._update_statistics(everyone.detach(), momentum=0.02)
+        return (s - mean) / std
+
+    def _update_statistics(self, s: Activations, momentum: float) -> None:
+        if self.standardise and len(s) > 1:
+            self.activation_mean.lerp_(s.mean(0), momentum)
+            self.activation_std.lerp_(s.std(0, correction=0).clamp_min(1e-4), momentum)
+
+    def _noise_level(self) -> float:
+        grown = self.trainer.global_step / self.condition_noise_warmup if self.condition_noise_warmup else 1.0
+        return self.condition_noise * min(1.0, grown)
+
+    def _all_ranks(self, s: Activations) -> Activations:
+        """The activations of every rank's batch, with gradients: statistics are those of the global batch."""
+        if self.trainer.world_size == 1:
+            return s
+        gathered: Tensor = self.all_gather(s, sync_grads=True)
+        return gathered.flatten(0, 1)
+
+    def _log_quartiles(self, per_image: Float[Tensor, " b"], t: Timesteps) -> None:
+        quartile = t * QUARTILES // self.schedule.timesteps
+        for i, metric in enumerate(self.quartile_loss):
+            metric.update(per_image, (quartile == i).float())
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        """Stop at the first loss that is no number, before it reaches the weights."""
+        # On a GPU reading the loss waits for the device, so it is read now and then.
+        if (loss.device.type == "cpu" or self.trainer.global_step % 50 == 0) and not math.isfinite(loss.item()):
+            raise TrainingDivergedError(
+                f"the loss is {loss.item()} at step {self.trainer.global_step}; the last good checkpoint is kept. "
+                "Lower model.lr or raise model.warmup_steps, and resume with --ckpt_path"
+            )
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW with linear warm-up, then cosine decay to `final_lr`."""
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
+        total = self.trainer.estimated_stepping_batches
+
+        def factor(step: int) -> float:
+            warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
+            progress = min(1.0, step / total)
+            return warm * (self.final_lr + (1 - self.final_lr) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

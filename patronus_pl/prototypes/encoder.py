@@ -1,0 +1,86 @@
+"""`PatchEncoder`: a small convolutional network whose output positions are image patches."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import nn
+
+from patronus_pl.errors import InvalidOptionError
+from patronus_pl.prototypes.receptive_field import ReceptiveField
+from patronus_pl.types import Features, Image
+
+
+class PatchEncoder(nn.Module):
+    """Convolutions without normalisation, so that each output vector depends on its receptive field alone.
+
+    f: (b, c, h, w) in [-1, 1] → (b, D, rows, cols); D is the last entry of `channels` (method: section "Patch encoder").
+
+    Args:
+        channels: of the image, then after every layer; the paper has (c, 32, 64, 64, 128).
+        kernel_sizes: one a layer.
+        strides: one a layer.
+        paddings: one a layer.
+        init: `he` (He et al. 2015, keeps the variance through ReLUs) or `normal` (weights N(0, 0.1²), the paper's).
+        last_relu: whether a ReLU follows the last convolution too, as in the paper.
+
+    Raises:
+        InvalidOptionError: lists of different length.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int] = (3, 32, 64, 64, 128),
+        kernel_sizes: Sequence[int] = (3, 3, 3, 3),
+        strides: Sequence[int] = (2, 1, 1, 1),
+        paddings: Sequence[int] = (1, 0, 0, 0),
+        init: Literal["he", "normal"] = "he",
+        last_relu: bool = True,
+    ) -> None:
+        super().__init__()
+        layers = len(channels) - 1
+        if not layers == len(kernel_sizes) == len(strides) == len(paddings) or layers < 1:
+            raise InvalidOptionError(
+                f"encoder: {len(channels)} channels ask for {layers} layers, but there are {len(kernel_sizes)} kernel sizes, "
+                f"{len(strides)} strides and {len(paddings)} paddings; give one of each a layer"
+            )
+        self.channels, self.dim = tuple(channels), channels[-1]
+        self.receptive_field = ReceptiveField.of(kernel_sizes, strides, paddings)
+        self.layers = nn.ModuleList(
+            nn.Conv2d(channels[i], channels[i + 1], kernel_sizes[i], strides[i], paddings[i]) for i in range(layers)
+        )
+        self.last_relu = last_relu
+        self._initialise(init)
+
+    def _initialise(self, init: str) -> None:
+        for layer in self.layers:
+            if init == "he":
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            else:
+                nn.init.normal_(layer.weight, 0.0, 0.1)
+            nn.init.zeros_(layer.bias)
+
+    def map_size(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the output for an image of the given size.
+
+        Raises:
+            InvalidOptionError: the image is smaller than what the layers need.
+        """
+        rows, cols = height, width
+        for layer in self.layers:
+            (k, _), (s, _), (p, _) = layer.kernel_size, layer.stride, layer.padding
+            rows, cols = ((n + 2 * p - k) // s + 1 if n + 2 * p >= k else 0 for n in (rows, cols))
+        if rows < 1 or cols < 1:
+            raise InvalidOptionError(
+                f"image of {height}x{width} pixels is smaller than the encoder's receptive field of "
+                f"{self.receptive_field.size} pixels; enlarge data.image_size or use fewer encoder layers"
+            )
+        return rows, cols
+
+    def forward(self, image: Image) -> Features:
+        """Feature vector of every patch."""
+        x = image
+        for layer in self.layers[:-1]:
+            x = torch.relu(layer(x))
+        x = self.layers[-1](x)
+        return torch.relu(x) if self.last_relu else x

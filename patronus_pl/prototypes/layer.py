@@ -1,0 +1,92 @@
+"""`PrototypeLayer`: features → distances → activations, and where in the image they come from."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from patronus_pl.errors import InvalidOptionError
+from patronus_pl.types import Activations, Features, SimilarityMap
+
+
+class PrototypeLayer(nn.Module):
+    """How strongly each of m learned patterns is present, and where.
+
+    d²_j(u) = ‖z_u - p_j‖²;   sim_j(u) = log((d²_j(u) + 1) / (d²_j(u) + ε));   s_j = pool_u sim_j(u).
+
+    With hard pooling s_j = max_u sim_j(u), the paper's definition; with soft pooling
+    s_j = Σ_u softmax_u(τ sim_j(u)) sim_j(u), which sends gradient to every patch that resembles the prototype.
+    s_j lies in (0, log(1 + 1/ε)) in both.
+
+    Args:
+        count: m, how many prototypes.
+        dim: D, the length of the encoder's feature vectors.
+        similarity: `unit` compares directions (features and prototypes of unit norm, d² ∈ [0, 4]); `euclidean` is the
+            paper's plain distance.
+        temperature: τ of soft pooling, the same in training and after; None pools hard.
+        epsilon: ε, caps the similarity at log(1 + 1/ε) ≈ 9.21.
+
+    Raises:
+        InvalidOptionError: m, D, τ or ε not positive.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        dim: int = 128,
+        similarity: Literal["unit", "euclidean"] = "unit",
+        temperature: float | None = 10.0,
+        epsilon: float = 1e-4,
+    ) -> None:
+        super().__init__()
+        for name, value in (("count", count), ("dim", dim), ("temperature", temperature), ("epsilon", epsilon)):
+            if value is not None and value <= 0:
+                raise InvalidOptionError(f"prototypes.{name} is {value}; it must be greater than 0")
+        self.count, self.dim, self.similarity, self.temperature, self.epsilon = count, dim, similarity, temperature, epsilon
+        self.vectors = nn.Parameter(torch.rand(count, dim))  # U[0, 1), the paper's start
+
+    def distances(self, features: Features) -> Float[Tensor, "b m rows cols"]:
+        """d²_j(u) at every patch, in float32: bfloat16 would reorder near-ties of the arg-min."""
+        with torch.autocast(features.device.type, enabled=False):
+            z, p = features.float(), self.vectors.float()
+            if self.similarity == "unit":
+                z, p = F.normalize(z, dim=1), F.normalize(p, dim=1)
+            # ‖z - p‖² = ‖z‖² - 2 z·p + ‖p‖²: never materialises (b, m, D, rows, cols); a 1×1 convolution does z·p.
+            cross = F.conv2d(z, p[:, :, None, None])
+            squared = z.square().sum(1, keepdim=True) - 2 * cross + p.square().sum(1)[:, None, None]
+            return squared.clamp_min(0.0)
+
+    def similarity_map(self, features: Features) -> SimilarityMap:
+        """sim_j(u) = log((d² + 1) / (d² + ε)): 0 far away, log(1 + 1/ε) on the prototype itself."""
+        d2 = self.distances(features)
+        return torch.log((d2 + 1) / (d2 + self.epsilon))
+
+    def pool(self, similarity: SimilarityMap) -> Activations:
+        """s_j from its map."""
+        flat = similarity.flatten(2)
+        if self.temperature is None:
+            return flat.amax(-1)
+        return ((self.temperature * flat).softmax(-1) * flat).sum(-1)
+
+    def forward(self, features: Features) -> Activations:
+        """s, the activations."""
+        return self.pool(self.similarity_map(features))
+
+    @torch.no_grad()
+    def initialise_from(self, features: Features, generator: torch.Generator | None = None) -> None:
+        """Start from features of real patches, far apart (k-means++ seeding, Arthur & Vassilvitskii 2007).
+
+        A random start far from every feature leaves all similarities, and their gradients, near zero.
+        """
+        z = features.float().movedim(1, -1).reshape(-1, self.dim)
+        u = F.normalize(z, dim=1) if self.similarity == "unit" else z
+        chosen = int(torch.randint(len(u), (), generator=generator))
+        rows, nearest = [chosen], torch.full((len(u),), torch.inf, device=u.device)
+        for _ in range(self.count - 1):
+            nearest = torch.minimum(nearest, (u - u[rows[-1]]).square().sum(1))
+            # With fewer distinct patches than prototypes all weights vanish: fall back to any patch.
+            weights = nearest if nearest.sum() > 0 else torch.ones_like(nearest)
+            rows.append(int(torch.multinomial(weights.cpu(), 1, generator=generator)))
+        self.vectors.copy_(u[rows])

@@ -1,0 +1,41 @@
+"""Penalties that keep prototypes from saying the same thing."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from patronus_pl.types import Activations
+
+
+def correlation(activations: Activations) -> Float[Tensor, "m m"]:
+    """Pearson correlation between prototypes over the batch; 0 where a prototype is constant."""
+    centred = activations - activations.mean(0)
+    # The floor only matters for constant columns, where 0/0 would poison the gradient.
+    unit = centred / centred.norm(dim=0).clamp_min(1e-6)
+    return unit.T @ unit
+
+
+def decorrelation_loss(activations: Activations) -> Float[Tensor, ""]:
+    """mean_j Σ_{k≠j} corr(s_j, s_k)² over the batch.
+
+    Redundant prototypes cannot be moved one at a time: the others still say what was there. 0 for a single prototype.
+    """
+    squared = correlation(activations).square()
+    return (squared.sum() - squared.diagonal().sum()) / activations.shape[1]
+
+
+def distinctness_loss(prototypes: Float[Tensor, "m d"], margin: float) -> Float[Tensor, ""]:
+    """mean_i max(0, δ - min_{j≠i}(1 - |cos(p_i, p_j)|)), the paper's optional penalty on near-duplicates.
+
+    Args:
+        prototypes: the m vectors p_j.
+        margin: δ in (0, 1]; the paper tries 0.2, 0.5 and 1.
+    """
+    if len(prototypes) < 2:
+        return prototypes.sum() * 0.0
+    unit = F.normalize(prototypes, dim=1)
+    similarity = (unit @ unit.T).abs()
+    # A prototype is never its own neighbour.
+    nearest = similarity.masked_fill(torch.eye(len(unit), dtype=torch.bool, device=unit.device), 0.0).amax(1)
+    return (margin - (1 - nearest)).clamp_min(0).mean()

@@ -1,0 +1,47 @@
+"""From a patch position in the encoder's output to the pixels it sees."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from patronus_pl.types import Box
+
+
+@dataclass(frozen=True)
+class ReceptiveField:
+    """Geometry of a stack of convolutions, the same along rows and columns.
+
+    Output position u sees the pixels [offset + u * jump, offset + u * jump + size) before clipping to the image.
+
+    Attributes:
+        size: width of the window in pixels.
+        jump: pixels between two neighbouring windows.
+        offset: first pixel of the first window; negative where padding lets it hang over the edge.
+    """
+
+    size: int
+    jump: int
+    offset: int
+
+    @classmethod
+    def of(cls, kernel_sizes: Sequence[int], strides: Sequence[int], paddings: Sequence[int]) -> "ReceptiveField":
+        """Compose the layers from input to output.
+
+        A layer of kernel k, stride s and padding p on top of (size r, jump j, offset o) gives
+        r' = r + (k - 1) j,   j' = s j,   o' = o - p j   (Araujo et al., "Computing Receptive Fields of CNNs", 2019).
+        """
+        size, jump, offset = 1, 1, 0
+        for kernel, stride, padding in zip(kernel_sizes, strides, paddings, strict=True):
+            size, offset, jump = size + (kernel - 1) * jump, offset - padding * jump, jump * stride
+        return cls(size, jump, offset)
+
+    def box(self, row: int, col: int, height: int, width: int) -> Box:
+        """Pixels that output position (row, col) sees in an image of the given size: (top, left, bottom, right).
+
+        The box is clipped to the image; bottom and right are exclusive.
+        """
+        top, left = self.offset + row * self.jump, self.offset + col * self.jump
+        return max(top, 0), max(left, 0), min(top + self.size, height), min(left + self.size, width)
+
+    def centre(self, index: float) -> float:
+        """Middle of the window of output position `index`, in pixel coordinates (pixel k covers [k, k + 1))."""
+        return self.offset + index * self.jump + self.size / 2

@@ -1,0 +1,36 @@
+"""The shapes that cross module boundaries, named once.
+
+Images are floats in [-1, 1] inside the model and uint8 at the edges (files, caches, batches on their way to the device).
+"""
+
+from typing import TypedDict
+
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+Image = Float[Tensor, "b c h w"]
+"""Images, values in [-1, 1]."""
+ImageBytes = UInt8[Tensor, "b c h w"]
+"""Images as stored, values 0..255; x = bytes / 127.5 - 1."""
+Features = Float[Tensor, "b d rows cols"]
+"""Encoder output: one D-dimensional vector a patch."""
+Activations = Float[Tensor, "b m"]
+"""s: how strongly each of m prototypes is present in each image."""
+SimilarityMap = Float[Tensor, "b m rows cols"]
+"""Similarity of each patch to each prototype."""
+Timesteps = Int[Tensor, " b"]
+"""Diffusion steps, 0..T-1."""
+Attributes = Float[Tensor, "b a"]
+"""0 or 1 an attribute; NaN where it is unknown."""
+Masks = Bool[Tensor, "b parts h w"]
+"""Which pixels each named part covers."""
+Box = tuple[int, int, int, int]
+"""(top, left, bottom, right) in pixels, bottom and right exclusive."""
+
+
+class Batch(TypedDict):
+    """What every data module yields: pixels, what is known of them, and who they are."""
+
+    image: Image
+    attributes: Attributes
+    id: list[str]
