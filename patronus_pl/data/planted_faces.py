@@ -71,7 +71,7 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 def splitmix64(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Hash of 64 bits: the output function of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014)."""
-    z = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z: NDArray[np.uint64] = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     z ^= z >> np.uint64(31)
     return z

@@ -68,7 +68,7 @@ class Shape:
         return Shape(-self.right, self.top, self.right, self.bottom, lambda u, v: self.distance(np.abs(u), v))
 
     def sheared(self, slope: float) -> "Shape":
-        """Lines that were level fall by −`slope` per unit to the right."""
+        """Slanted: what was level rises by `slope` a unit to the right."""
         rise = abs(slope) * max(abs(self.left), abs(self.right))
         top, bottom = self.top - rise, self.bottom + rise
         return Shape(self.left, top, self.right, bottom, lambda u, v: self.distance(u, v + slope * u))

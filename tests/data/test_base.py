@@ -77,7 +77,7 @@ def test_limit_and_bias(tmp_path: Path) -> None:
     data = CIFAR10(str(tmp_path), bias=bias, limit=30)
     kept = data.table("train").attributes
     assert len(kept) == 30
-    assert kept[:, 3:5].sum() + kept[:, 6].sum() == 30
+    assert (kept[:, [3, 5, 6]].sum(1) == 1).all()
     assert data.describe()["bias"] == {"pairs": {"Cat|Dog|Frog,Cat": 1.0}, "rule": None, "seed": 0}
     assert data.describe()["limit"] == 30
 
@@ -111,7 +111,7 @@ class Mean(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
-@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*LeafSpec.*:FutureWarning")
 def test_through_a_trainer(tmp_path: Path) -> None:
     make_fashion_mnist(tmp_path)
     data, model = FashionMNIST(str(tmp_path), batch_size=4), Mean()
@@ -132,7 +132,7 @@ def test_from_yaml() -> None:
     parser.add_subclass_arguments(ImageDataModule, "data")
     given = {"root": "x", "bias": {"pairs": {"Bag,Coat": 0.5}, "seed": 2}}
     config = parser.parse_object({"data": {"class_path": "patronus_pl.data.FashionMNIST", "init_args": given}})
-    built = parser.instantiate_classes(config).data
+    built = parser.instantiate(config).data
     assert isinstance(built, FashionMNIST)
     assert built.bias == BiasedSubset({"Bag,Coat": 0.5}, seed=2)
 
