@@ -143,7 +143,7 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
     if not path.is_file():
         raise DatasetNotFoundError(f"no file of activations {path}; {REMEDY}")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise CorruptFileError(f"{path} is no complete .npz of plain arrays ({error}); {REMEDY}") from error

@@ -147,6 +147,8 @@ class ImageDataModule(pl.LightningDataModule):
         bias: BiasedSubset | None = None,
     ) -> None:
         super().__init__()
+        # The checkpoint carries the data's configuration (bias included), so that everything after sees the same images.
+        self.save_hyperparameters(logger=False)
         for name, value in (("image_size", image_size), ("batch_size", batch_size), ("limit", limit)):
             if value is not None and value < 1:
                 raise InvalidOptionError(f"data.{name} is {value}; it must be at least 1")

@@ -150,7 +150,7 @@ def _read_attributes(path: Path) -> tuple[list[str], NDArray[np.float32]]:
     return names, np.array([[value == "1" for value in row[1:]] for row in rows], np.float32).reshape(-1, 40)
 
 
-def _read_partition(path: Path, names: list[str]) -> NDArray[np.str_]:
+def _read_partition(path: Path, names: list[str]) -> list[str]:
     """The split of each name."""
     rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
     for row in rows:
@@ -160,7 +160,7 @@ def _read_partition(path: Path, names: list[str]) -> NDArray[np.str_]:
     part = {name: SPLITS[int(number)] for name, number in rows}
     if lost := [name for name in names if name not in part]:
         raise AttributeTableError(f"{path} lacks {len(lost)} images of {ATTRIBUTES}, first {lost[0]}; fetch it again")
-    return np.array([part[name] for name in names])
+    return [part[name] for name in names]
 
 
 def _no_repetition(path: Path, names: list[str]) -> None:

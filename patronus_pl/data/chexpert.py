@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from patronus_pl.data.base import require_file
 from patronus_pl.data.bias import BiasedSubset
-from patronus_pl.data.files import ImageFiles, Listing, split_randomly
+from patronus_pl.data.files import ImageFiles, Listing, by_split, split_randomly
 from patronus_pl.data.table import Table, read_table
 from patronus_pl.errors import AttributeTableError, InvalidOptionError
 
@@ -114,8 +114,7 @@ class CheXpert(ImageFiles):
             extra = read_table(root / Path(self.extra_attributes_file).expanduser())
         train, test = (self._list(root, root / name, extra) for name in ("train.csv", "valid.csv"))
         split = split_randomly([_patient(root, path) for path in train.ids], self.val_fraction, 0.0, self.seed)
-        parts = {name: train.take(np.flatnonzero(split == name)) for name in ("train", "val")}
-        return {**parts, "test": test}
+        return {**by_split(train, split), "test": test}
 
     def describe(self) -> dict[str, Any]:
         """What decides the images and what is said of them."""

@@ -189,7 +189,7 @@ def _look_up(table: Table, column: str, meaning: Callable[[str], tuple[float, ..
     """(n, width) from a column of words; NaN where blank."""
     values = table.column(column)
     known: dict[str, tuple[float, ...]] = {"": (np.nan,) * width}
-    for value in set(values) - {""}:
+    for value in filter(None, dict.fromkeys(values)):
         try:
             known[value] = meaning(value.lower())
         except (KeyError, ValueError) as error:

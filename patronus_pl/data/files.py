@@ -134,7 +134,7 @@ def find_images(root: Path) -> tuple[list[Path], list[Path]]:
     return images, [path for path in visible if path.suffix.lower() not in EXTENSIONS]
 
 
-def split_randomly(groups: list[str], val_fraction: float, test_fraction: float, seed: int) -> NDArray[np.str_]:
+def split_randomly(groups: list[str], val_fraction: float, test_fraction: float, seed: int) -> list[str]:
     """A split for each image such that no group (a patient, or one image) is in two of them.
 
     Shares are shares of groups; a split that is wanted gets at least one.
@@ -152,10 +152,11 @@ def split_randomly(groups: list[str], val_fraction: float, test_fraction: float,
             f"data.val_fraction = {val_fraction} and data.test_fraction = {test_fraction} of {len(names)} "
             "images or groups leave none to train on; lower them"
         )
-    split = np.array(["train"] * (len(names) - val - test) + ["val"] * val + ["test"] * test, dtype=str)
-    return np.random.default_rng(seed).permutation(split)[member]
+    split = ["train"] * (len(names) - val - test) + ["val"] * val + ["test"] * test
+    drawn = np.random.default_rng(seed).permutation(len(names))
+    return [split[drawn[group]] for group in member]
 
 
-def by_split(listing: Listing, split: NDArray[np.str_]) -> dict[str, Listing]:
+def by_split(listing: Listing, split: list[str]) -> dict[str, Listing]:
     """Cut a listing into its three splits."""
-    return {name: listing.take(np.flatnonzero(split == name)) for name in SPLITS}
+    return {name: listing.take(np.flatnonzero(np.array(split) == name)) for name in SPLITS}

@@ -168,7 +168,7 @@ class ImageFolder(ImageFiles):
         columns = [table.attribute(name) for name in names]
         return np.stack(columns, axis=1) if columns else np.empty((count, 0), np.float32)
 
-    def _split(self, table: Table, ids: list[str], rows: NDArray[np.int64]) -> NDArray[np.str_]:
+    def _split(self, table: Table, ids: list[str], rows: NDArray[np.int64]) -> list[str]:
         if self.split_column is None:
             groups = ids if self.group_column is None else [table.column(self.group_column)[row] for row in rows]
             return self._random(groups)
@@ -178,7 +178,7 @@ class ImageFolder(ImageFiles):
                 raise AttributeTableError(
                     f"{table.path}: column {self.split_column!r} holds {word!r}; it must say train, val or test"
                 )
-        return np.array([SPLIT_WORDS[word] for word in words])
+        return [SPLIT_WORDS[word] for word in words]
 
-    def _random(self, groups: list[str]) -> NDArray[np.str_]:
+    def _random(self, groups: list[str]) -> list[str]:
         return split_randomly(groups, self.val_fraction, self.test_fraction, self.seed)

@@ -77,7 +77,10 @@ class Table:
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         """One column as numbers, NaN where blank."""
-        known = {value: np.nan if _unknown(value) else self._number(name, value) for value in set(self.column(name))}
+        known = {
+            value: np.nan if _unknown(value) else self._number(name, value)
+            for value in dict.fromkeys(self.column(name))
+        }
         return np.array([known[value] for value in self.column(name)], np.float64)
 
     def _number(self, name: str, value: str) -> float:

@@ -20,7 +20,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_every_row_is_in_one_split(file: Path) -> None:
     written = make_activations(file)
-    data = Activations(str(file), batch_size=5, val_fraction=0.2)
+    data = Activations(str(file), batch_size=8, val_fraction=0.2)
     data.setup("fit")
     train, val = list(data.train_dataloader()), list(data.val_dataloader())
     rows = {}

@@ -18,7 +18,8 @@ def test_layouts(tmp_path: Path, thousands: bool, suffix: str) -> None:
     assert data.image_shape == (3, 64, 64)
     assert [len(data.table(split)) for split in ("train", "val", "test")] == [16, 1, 3]
     assert data.table("train").attributes.shape == (16, 0)
-    assert sorted(sum((table.ids for table in data.tables.values()), [])) == [f"{i:05d}" for i in range(20)]
+    names = [name for table in data.tables.values() for name in table.ids]
+    assert sorted(names) == [f"{i:05d}" for i in range(20)]
     name = data.table("train").ids[0]
     path = tmp_path / ("00000" if thousands else ".") / f"{name}{suffix}"
     assert np.array_equal(data.table("train").images[0], decode(path, Preprocessing(64, 3, "none")))
@@ -52,7 +53,9 @@ def test_the_features_folder(tmp_path: Path) -> None:
     make_ffhq_features(tmp_path / "json", count=16)
     data = FFHQ(str(tmp_path / "images"), attributes_file=str(tmp_path / "json"))
     data.setup()
-    rows = {name: values for table in data.tables.values() for name, values in zip(table.ids, table.attributes)}
+    rows = {
+        name: values for table in data.tables.values() for name, values in zip(table.ids, table.attributes, strict=True)
+    }
     column = data.attribute_names.index
     assert np.isnan(rows["00000"]).all()  # no face was found in it
     assert np.isnan(rows["00017"]).all()  # no file
@@ -112,5 +115,5 @@ def test_repeated_and_broken_rows(tmp_path: Path) -> None:
         FFHQ(str(tmp_path), attributes_file="faces.csv").setup()
     make_ffhq_features(tmp_path / "json")
     (tmp_path / "json" / "00004.json").write_text('[{"faceId": 1}]')
-    with pytest.raises(CorruptFileError, match="00004.json is no description of a face"):
+    with pytest.raises(CorruptFileError, match=r"00004.json is no description of a face"):
         FFHQ(str(tmp_path), attributes_file="json").setup()

@@ -43,7 +43,7 @@ def test_each_image_with_its_attributes(root: Path) -> None:
     names = splits(data)
     assert data.image_shape == (3, 16, 16)
     assert data.attribute_names == tuple(NAMES)
-    assert sorted(sum(names.values(), [])) == sorted(
+    assert sorted(name for ids in names.values() for name in ids) == sorted(
         path.relative_to(root).as_posix() for path in root.rglob("picture*.*")
     )
     assert [len(ids) for ids in names.values()] == [16, 2, 2]
@@ -110,7 +110,7 @@ def test_reports_what_it_skips(root: Path) -> None:
     (root / "a" / "picture001.jpg").unlink()
     (root / "notes.txt").touch()
     (root / ".hidden.png").touch()
-    with pytest.warns(UserWarning) as warned:
+    with pytest.warns(UserWarning, match="skipped") as warned:
         names = splits(folder(root))
     said = " ".join(str(warning.message) for warning in warned)
     assert "skipped 1 files that are no images (notes.txt)" in said
@@ -196,7 +196,7 @@ def test_one_row_for_two_images(root: Path) -> None:
     shutil.copy(root / "picture000.png", root / "a" / "picture000.png")
     with (
         pytest.warns(UserWarning, match="no images"),
-        pytest.raises(AttributeTableError, match="'picture000.png' names both a/picture000.png and picture000.png"),
+        pytest.raises(AttributeTableError, match=r"'picture000.png' names both a/picture000.png and picture000.png"),
     ):
         folder(root, attributes_file="names.csv").setup()
 

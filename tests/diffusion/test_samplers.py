@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from patronus_pl.diffusion.samplers import NoiseSource, Step, ddim, ddim_invert, ddpm, dpm_solver_pp, last
+from patronus_pl.diffusion.samplers import NoiseSource, ddim, ddim_invert, ddpm, dpm_solver_pp, last
 from patronus_pl.diffusion.schedule import NoiseSchedule
 from patronus_pl.errors import InvalidOptionError
 
@@ -83,7 +83,7 @@ def in_double(oracle):
 
 
 @pytest.mark.parametrize("clip", [False, True])
-@pytest.mark.parametrize("timesteps", [SCHEDULE.respaced(20), [3, 77, 310, 500, 999], list(range(1000))])
+@pytest.mark.parametrize("timesteps", [SCHEDULE.respaced(20), [3, 77, 310, 500, 999], SCHEDULE.respaced(333)])
 def test_ddpm_equals_diffusers(diffusers, timesteps, clip):
     oracle = in_double(diffusers.DDPMScheduler(clip_sample=clip))
     oracle.set_timesteps(timesteps=timesteps[::-1])
@@ -98,7 +98,7 @@ def test_ddpm_equals_diffusers(diffusers, timesteps, clip):
 
 @pytest.mark.parametrize("eta", [0.0, 0.5])
 @pytest.mark.parametrize("clip", [False, True])
-@pytest.mark.parametrize("steps", [1, 10, 50, 1000])
+@pytest.mark.parametrize("steps", [1, 10, 250])
 def test_ddim_equals_diffusers(diffusers, steps, clip, eta):
     oracle = in_double(diffusers.DDIMScheduler(clip_sample=clip, timestep_spacing="trailing"))
     oracle.set_timesteps(steps)
@@ -136,7 +136,7 @@ def test_dpm_solver_equals_diffusers(diffusers, timesteps, clip):
         torch.testing.assert_close(step.x_next, x, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("steps", [1, 10, 50, 1000])
+@pytest.mark.parametrize("steps", [1, 10, 250])
 def test_inversion_has_the_levels_of_diffusers(diffusers, steps):
     oracle = in_double(diffusers.DDIMInverseScheduler(clip_sample=False, timestep_spacing="trailing"))
     oracle.set_timesteps(steps)
@@ -167,7 +167,7 @@ def test_dpm_solver_is_closer_to_the_ode_than_ddim():
 
 @pytest.mark.parametrize(("steps", "tolerance"), [(100, 0.08), (1000, 0.02)])
 def test_ddpm_has_the_mean_and_the_spread_of_a_gaussian(steps, tolerance):
-    x = last(ddpm(gaussian(0.3, 0.5), normal(20_000), SCHEDULE, steps, Tape()))
+    x = last(ddpm(gaussian(0.3, 0.5), normal(10_000), SCHEDULE, steps, Tape()))
     assert x.mean().item() == pytest.approx(0.3, abs=0.015)
     assert x.std().item() == pytest.approx(0.5, rel=tolerance)
 
@@ -183,7 +183,7 @@ def test_ddpm_has_the_mean_and_the_spread_of_a_gaussian(steps, tolerance):
     ids=["ddpm", "ddim", "eta=0.5", "dpm++"],
 )
 def test_modes_get_their_mass_and_place(sample):
-    x = last(sample(GaussianMixture([0.3, 0.7], [-0.8, 0.6], 0.15), normal(20_000)))
+    x = last(sample(GaussianMixture([0.3, 0.7], [-0.8, 0.6], 0.15), normal(10_000)))
     assert (x < 0).double().mean().item() == pytest.approx(0.3, abs=0.015)
     assert x[x < 0].mean().item() == pytest.approx(-0.8, abs=0.015)
     assert x[x > 0].mean().item() == pytest.approx(0.6, abs=0.015)
@@ -195,7 +195,7 @@ def test_modes_get_their_mass_and_place(sample):
 
 def round_trip_error(steps: int | list[int], **inversion: float) -> float:
     denoise = GaussianMixture([0.3, 0.7], [-0.8, 0.6], 0.3)
-    x_0 = torch.linspace(-1, 1, 101, dtype=torch.float64)[:, None]
+    x_0 = torch.linspace(-1, 1, 21, dtype=torch.float64)[:, None]
     x_T = last(ddim_invert(denoise, x_0, SCHEDULE, steps, **inversion))
     return (last(ddim(denoise, x_T, SCHEDULE, steps)) - x_0).square().mean().sqrt().item()
 
@@ -206,20 +206,26 @@ def test_inversion_of_a_gaussian_is_the_ode_backwards():
     torch.testing.assert_close(start, x_T, atol=0.02, rtol=0.02)
 
 
-@pytest.mark.parametrize("steps", [20, 50, 200])
+@pytest.mark.parametrize(("refine", "order"), [(0, 1), (1, 2)])
+def test_inversion_is_of_first_order_and_of_second_with_one_refinement(refine, order):
+    ratio = round_trip_error(50, refine=refine) / round_trip_error(100, refine=refine)
+    assert math.log2(ratio) == pytest.approx(order, abs=0.15)
+
+
+@pytest.mark.parametrize("steps", [10, 20, 50])
 def test_one_refinement_brings_inversion_closer(steps):
-    assert round_trip_error(steps, refine=1) < round_trip_error(steps) / 2
+    assert round_trip_error(steps, refine=1) < round_trip_error(steps) / 4
 
 
 def test_refinements_solve_for_the_exact_inverse():
-    errors = [round_trip_error(100, refine=r) for r in (0, 1, 3, 10, 30)]
+    errors = [round_trip_error(50, refine=r) for r in (0, 1, 3, 10)]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 1e-5
 
 
 def test_round_trip_is_exact_in_the_limit_of_all_steps():
-    assert round_trip_error(1000) < 0.02
-    assert round_trip_error(1000, refine=1) < 5e-4
+    assert round_trip_error(1000) < 5e-3
+    assert round_trip_error(1000, refine=1) < 5e-5
 
 
 @pytest.mark.parametrize(("refine", "calls"), [(0, 10), (1, 11), (3, 31)])

@@ -1,0 +1,7 @@
+"""When to run and what to log; nothing else."""
+
+from patronus_pl.callbacks.checkpoint import Checkpoint
+from patronus_pl.callbacks.ema import EMA
+from patronus_pl.callbacks.prototypes import PrototypeStatistics
+
+__all__ = ["EMA", "Checkpoint", "PrototypeStatistics"]

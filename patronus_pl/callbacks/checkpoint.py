@@ -1,0 +1,31 @@
+"""`Checkpoint`: last and best, and one more when training is interrupted."""
+
+from datetime import timedelta
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+
+class Checkpoint(ModelCheckpoint):
+    """Lightning's `ModelCheckpoint` as `checkpoints/{last,best}.ckpt`; Ctrl-C writes `last` before it ends the run.
+
+    After any other error the checkpoint stays as it was: weights that made the loss infinite must not replace good ones.
+
+    Args:
+        monitor: logged number that `best` minimises.
+        minutes: also write `last` after so many minutes, however long an epoch takes; None for epochs only.
+    """
+
+    def __init__(self, monitor: str = "val/loss", minutes: float | None = None) -> None:
+        super().__init__(
+            filename="best",
+            monitor=None if minutes else monitor,
+            save_last=True,
+            enable_version_counter=False,
+            train_time_interval=timedelta(minutes=minutes) if minutes else None,
+        )
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Save `last` if the user interrupted a run that has taken at least one step."""
+        if isinstance(exception, KeyboardInterrupt) and trainer.global_step > 0 and not trainer.fast_dev_run:
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))

@@ -1,0 +1,66 @@
+"""`PrototypeStatistics`: each prototype's own range, stored in the model, and the health of all, logged as scalars."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from patronus_pl.analysis.census import census
+from patronus_pl.data.base import ImageDataModule, normalise
+from patronus_pl.modules import PatronusModule
+from patronus_pl.types import Activations
+
+
+class PrototypeStatistics(pl.Callback):
+    """After every validation, with the averaged weights: statistics of s over training images, and a census.
+
+    Stored in the model (and so in the checkpoint): mean and standard deviation of each s_j, which standardise what the
+    denoiser sees, and its 2nd and 98th percentile, the range in which an edit moves it. Logged: `prototypes/dead`,
+    `prototypes/duplicates`, `prototypes/effective_rank`, `prototypes/mean_abs_correlation`.
+
+    Args:
+        images: how many training images, the first ones of the split.
+        batch_size: images encoded at once.
+    """
+
+    def __init__(self, images: int = 4096, batch_size: int = 512) -> None:
+        self.images, self.batch_size = images, batch_size
+        self._statistics: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Encode, store and log. All ranks encode the same images, so all store the same numbers."""
+        data: Any = getattr(trainer, "datamodule", None)
+        if trainer.sanity_checking or not isinstance(pl_module, PatronusModule) or not isinstance(data, ImageDataModule):
+            return
+        s = self._activations(pl_module, data)
+        low, high = s.quantile(torch.tensor([0.02, 0.98], device=s.device), dim=0)
+        self._statistics = {"activation_low": low, "activation_high": high}
+        if pl_module.standardise and len(s) > 1:
+            mean, std = s.mean(0), s.std(0, correction=0).clamp_min(1e-4)
+            self._statistics |= {"activation_mean": mean, "activation_std": std}
+        self._store(pl_module)
+        for name, value in census(s, pl_module.prototypes.vectors.detach()).summary().items():
+            if isinstance(value, (int, float)):
+                pl_module.log(f"prototypes/{name}", float(value), rank_zero_only=True)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give the ranges to the raw weights too: the average follows them from now on."""
+        for name in ("activation_low", "activation_high"):
+            if name in self._statistics:
+                getattr(pl_module, name).copy_(self._statistics[name])
+
+    def _store(self, model: PatronusModule) -> None:
+        for name, value in self._statistics.items():
+            getattr(model, name).copy_(value)
+
+    def _activations(self, model: PatronusModule, data: ImageDataModule) -> Activations:
+        table = data.table("train")
+        rows = range(min(self.images, len(table)))
+        return torch.cat(
+            [
+                model.encode(normalise(table.__getitems__(rows[i : i + self.batch_size])["image"].to(model.device)))
+                for i in range(0, len(rows), self.batch_size)
+            ]
+        )

@@ -1,0 +1,114 @@
+"""The command `patronus`: Lightning's fit / validate / test / predict, and our own commands beside them."""
+
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from patronus_pl import __version__
+from patronus_pl.errors import PatronusError
+
+ENGINES = {
+    "fit": "train a model",
+    "validate": "losses on the validation split",
+    "test": "evaluate a checkpoint",
+    "predict": "edit a batch of images",
+}
+COMMANDS = {
+    "encode": "write the activations of a data set to a file",
+    "sample": "draw images from activations",
+    "explain": "one page that shows what the model learned",
+    "import-reference": "turn a checkpoint of the paper's authors into ours",
+}
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run one command; wrong input ends with one line on stderr and exit code 2.
+
+    Args:
+        args: command and options; None takes those of the shell.
+    """
+    argv = sys.argv[1:] if args is None else list(args)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+    elif argv[0] == "--version":
+        print(f"patronus {__version__}")
+    else:
+        try:
+            _run(argv)
+        except PatronusError as error:
+            raise SystemExit(_fail(f"{error}")) from None
+
+
+def _fail(message: str) -> int:
+    print(f"patronus: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _overview() -> str:
+    """The help page. Written without importing torch, so that it comes at once."""
+    rows = [f"  {name:<18}{text}" for name, text in (ENGINES | COMMANDS).items()]
+    return "\n".join(
+        [
+            "usage: patronus COMMAND [options]      (patronus COMMAND --help for the options of one)",
+            "",
+            "See what an image diffusion model learned.",
+            "",
+            *rows,
+        ]
+    )
+
+
+def _run(argv: list[str]) -> None:
+    if argv[0] in ENGINES:
+        _run_engine(argv)
+    elif argv[0] in COMMANDS:
+        _run_command(argv)
+    else:
+        raise PatronusError(f"unknown command {argv[0]!r}; choose one of {', '.join(ENGINES | COMMANDS)}")
+
+
+def _run_engine(argv: list[str]) -> None:
+    from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+    from patronus_pl.callbacks import EMA
+    from patronus_pl.hardware import best_precision
+
+    class PatronusCLI(LightningCLI):
+        """Defaults that depend on the machine, and the one order of callbacks that works."""
+
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            parser.set_defaults({"trainer.precision": best_precision()})
+
+        def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+            trainer = super().instantiate_trainer(**kwargs)
+            # A callback after EMA would see the raw weights, and `callbacks+:` appends: EMA goes back to its place.
+            trainer.callbacks.sort(key=lambda callback: isinstance(callback, EMA))  # type: ignore[attr-defined]
+            return trainer
+
+    # Lightning warns whenever arguments are passed from Python, which is what this function is for.
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+    PatronusCLI(
+        LightningModule,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        seed_everything_default=0,
+        args=argv,
+        parser_kwargs={"prog": "patronus"},
+    )
+
+
+def _run_command(argv: list[str]) -> None:
+    from jsonargparse import auto_cli
+
+    from patronus_pl import commands
+
+    functions: dict[str, Callable[..., None]] = {
+        "encode": commands.encode,
+        "sample": commands.sample,
+        "explain": commands.explain,
+        "import-reference": commands.import_reference,
+    }
+    auto_cli(functions[argv[0]], args=argv[1:], prog=f"patronus {argv[0]}")

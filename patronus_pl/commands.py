@@ -1,0 +1,176 @@
+"""The commands beside Lightning's own: each a typed function whose docstring is its help page."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import seed_everything
+from torchvision.utils import save_image
+from tqdm import tqdm
+
+from patronus_pl.data import Activations, ImageDataModule
+from patronus_pl.data.base import normalise
+from patronus_pl.diffusion import NoiseSource
+from patronus_pl.errors import CheckpointError, InvalidOptionError, OutputError
+from patronus_pl.hardware import device_of
+from patronus_pl.modules import PatronusModule
+from patronus_pl.modules.checkpoint import read_checkpoint, save_module
+from patronus_pl.modules.reference import load_reference
+
+
+def find_checkpoint(path: str) -> Path:
+    """A checkpoint: the file itself, or `last.ckpt` of the newest run below a folder such as `runs/quickstart`.
+
+    Raises:
+        CheckpointError: the folder holds none.
+    """
+    if not Path(path).is_dir():
+        return Path(path)
+    found = sorted(Path(path).rglob("checkpoints/last.ckpt"), key=lambda file: file.stat().st_mtime)
+    if not found:
+        raise CheckpointError(f"no checkpoints/last.ckpt below {path!r}; train one with `patronus fit`")
+    return found[-1]
+
+
+def writable_folder(path: Path) -> Path:
+    """The folder, made if need be.
+
+    Raises:
+        OutputError: it cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return path
+    except OSError as error:
+        raise OutputError(f"cannot write to {str(path)!r} ({error.strerror}); choose another --out") from error
+
+
+def data_of(checkpoint: Path, data: ImageDataModule | None) -> ImageDataModule:
+    """`data`, or else what the checkpoint was trained on: its configuration travels with it.
+
+    Raises:
+        CheckpointError: neither is there.
+    """
+    if data is None:
+        if "datamodule_hyper_parameters" not in read_checkpoint(str(checkpoint)):
+            raise CheckpointError(f"{str(checkpoint)!r} does not say what it was trained on; add --data configs/X.yaml")
+        data = ImageDataModule.load_from_checkpoint(str(checkpoint))
+    data.prepare_data()
+    return data
+
+
+@torch.inference_mode()
+def encode(
+    ckpt: str,
+    out: str = "activations.npz",
+    data: ImageDataModule | None = None,
+    split: str = "train",
+    seed: int = 0,
+    device: str = "auto",
+) -> None:
+    """Write the activations s of every image of a split, with attributes and ids, to an .npz file.
+
+    Args:
+        ckpt: a checkpoint, or the folder of a run.
+        out: file to write.
+        data: images; by default those the checkpoint was trained on.
+        split: train, val or test.
+        seed: of everything random.
+        device: auto, cpu or cuda[:i].
+    """
+    seed_everything(seed, verbose=False)
+    checkpoint = find_checkpoint(ckpt)
+    model = PatronusModule.load_from_checkpoint(str(checkpoint)).to(device_of(device))
+    images = data_of(checkpoint, data)
+    writable_folder(Path(out).parent)
+    batches = tqdm(images.loader(split), desc="encode", unit="batch")
+    s = torch.cat([model.encode(normalise(batch["image"].to(model.device))).cpu() for batch in batches])
+    table = images.table(split)
+    _write_npz(
+        Path(out),
+        activations=s.numpy(),
+        attributes=table.attributes,
+        attribute_names=np.array(images.attribute_names, dtype=np.str_),
+        ids=np.array(table.ids, dtype=np.str_),
+    )
+    print(f"{len(s)} images x {s.shape[1]} activations -> {out}")
+
+
+def _write_npz(path: Path, **arrays: Any) -> None:
+    """All or nothing: an interrupted run leaves no half file."""
+    with tempfile.NamedTemporaryFile(dir=path.parent or ".", suffix=".npz", delete=False) as file:
+        try:
+            np.savez(file, **arrays)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+    os.replace(file.name, path)
+
+
+@torch.inference_mode()
+def sample(
+    ckpt: str,
+    source: str,
+    out: str,
+    n: int = 64,
+    steps: int = 20,
+    batch_size: int = 64,
+    seed: int = 0,
+    device: str = "auto",
+) -> None:
+    """Draw images from activations of real images and new noise: PNGs and one grid.
+
+    Args:
+        ckpt: a checkpoint, or the folder of a run.
+        source: activations that `patronus encode` wrote.
+        out: folder to write to.
+        n: how many images; image k is the same for every n and batch size.
+        steps: of DPM-Solver++.
+        batch_size: images drawn at once.
+        seed: of rows and noise.
+        device: auto, cpu or cuda[:i].
+    """
+    if n < 1:
+        raise InvalidOptionError(f"n is {n}; draw at least 1 image")
+    model = PatronusModule.load_from_checkpoint(str(find_checkpoint(ckpt))).to(device_of(device))
+    s = _rows(source, n, seed, model)
+    folder = writable_folder(Path(out))
+    drawn = []
+    for start in tqdm(range(0, n, batch_size), desc="sample", unit="batch"):
+        rows = range(start, min(start + batch_size, n))
+        x_T = NoiseSource(seed, rows)((len(rows), *model.image_shape)).to(model.device)
+        drawn.append(model.decode(x_T, s[start : start + len(rows)].to(model.device), steps, sampler="dpm++").cpu())
+    images = torch.cat(drawn).clamp(-1, 1) / 2 + 0.5
+    for k, image in enumerate(images):
+        save_image(image, folder / f"{k:05d}.png")
+    save_image(images, folder / "grid.png", nrow=max(1, round(n**0.5)))
+    print(f"{n} images -> {folder}")
+
+
+def _rows(source: str, n: int, seed: int, model: PatronusModule) -> torch.Tensor:
+    file = Activations(source)
+    file.setup()
+    s = torch.as_tensor(file.activations)
+    if s.shape[1] != model.prototypes.count:
+        raise CheckpointError(
+            f"{source!r} has {s.shape[1]} activations an image, the checkpoint has {model.prototypes.count} prototypes; "
+            "encode with the same checkpoint"
+        )
+    return s[torch.from_numpy(np.random.default_rng(seed).integers(0, len(s), n))]
+
+
+def import_reference(directory: str, out: str) -> None:
+    """Turn a checkpoint of the paper's authors (ckpt.tar with config.txt or config.pickle) into ours.
+
+    Args:
+        directory: folder that holds the files.
+        out: checkpoint to write, for example model.ckpt.
+    """
+    model = load_reference(directory)
+    writable_folder(Path(out).parent)
+    save_module(model, out)
+    print(f"{model.prototypes.count} prototypes, images {model.image_shape} -> {out}")

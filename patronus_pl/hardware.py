@@ -1,0 +1,43 @@
+"""What this machine computes fast."""
+
+from typing import Literal
+
+import torch
+
+from patronus_pl.errors import InvalidOptionError
+
+
+def best_precision() -> Literal["bf16-mixed", "32-true"]:
+    """`bf16-mixed` where bfloat16 is computed in hardware, else `32-true`.
+
+    GPUs from Ampere on have it; CPUs with AMX tiles or AVX512-BF16. Elsewhere bfloat16 is emulated and slower.
+    """
+    if torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = _cpu_has("_is_amx_tile_supported") or _cpu_has("_is_avx512_bf16_supported")
+    return "bf16-mixed" if fast else "32-true"
+
+
+def _cpu_has(question: str) -> bool:
+    # torch asks the processor itself, but under private names that differ between releases.
+    return bool(getattr(torch.cpu, question, lambda: False)())
+
+
+def device_of(name: str) -> torch.device:
+    """`auto` (CUDA if there is one), `cpu` or `cuda[:i]`.
+
+    Raises:
+        InvalidOptionError: no such device on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InvalidOptionError(f"unknown device {name!r}; choose auto, cpu or cuda[:i]") from error
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        raise InvalidOptionError(
+            f"no device {name!r} here ({torch.cuda.device_count()} CUDA devices); choose auto or cpu"
+        )
+    return device
