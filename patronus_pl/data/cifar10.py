@@ -123,9 +123,9 @@ class _ArraysOnly(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
 
-def _dtype(kind: str | bytes, align: int, copy: int) -> np.dtype[Any]:
+def _dtype(kind: bytes | str, align: int, copy: int) -> np.dtype[Any]:
     """NumPy of 2009 pickled flags as numbers, which NumPy of today warns of."""
-    return np.dtype(kind, bool(align), bool(copy))
+    return np.dtype(kind.decode() if isinstance(kind, bytes) else kind, bool(align), bool(copy))
 
 
 def _read_pickle(path: Path) -> NDArray[np.uint8]:

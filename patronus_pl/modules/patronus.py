@@ -279,16 +279,26 @@ class PatronusModule(pl.LightningModule):
         self._log_quartiles(per_image.detach(), t)
         return loss
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """The denoising loss with an image's own s, and with another image's: their ratio says how much s is used."""
+        self._evaluate(batch, batch_idx, "val")
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """The same on the test split."""
+        self._evaluate(batch, batch_idx, "test")
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Activations and ids of a batch; what to do with them is a callback's business."""
+        return {"id": batch["id"], "activations": self.encode(batch["image"])}
+
+    def _evaluate(self, batch: dict[str, Any], batch_idx: int, stage: str) -> None:
         x_0 = batch["image"]
         t, noise, _ = self._draw(x_0, step=FIRST_VALIDATION_STEP + batch_idx)
         s = self.encode(x_0)
         own = self._denoising_loss(x_0, t, noise, self.standardised(s)).mean()
         other = self._denoising_loss(x_0, t, noise, self.standardised(s.roll(1, 0))).mean()
-        self.log("val/loss", own, prog_bar=True, sync_dist=True, batch_size=len(x_0))
-        self.log("val/loss_other", other, sync_dist=True, batch_size=len(x_0))
-        return {"activations": s}
+        self.log(f"{stage}/loss", own, prog_bar=True, sync_dist=True, batch_size=len(x_0))
+        self.log(f"{stage}/loss_other", other, sync_dist=True, batch_size=len(x_0))
 
     def on_train_epoch_end(self) -> None:
         """Log the loss by noise level: 1 is the least noisy quarter of the steps."""

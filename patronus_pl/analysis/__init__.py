@@ -1,0 +1,1 @@
+"""Explanations: tensors in, tensors and figures out."""

@@ -1,0 +1,171 @@
+"""Every YAML through the commands, on tiny data in the official layouts; and what wrong input gets."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from patronus_pl.cli import COMMANDS, ENGINES, main
+from patronus_pl.modules import PatronusModule
+from tests.data import trees
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+TREES: dict[str, Callable[[Path], object]] = {
+    "fashion_mnist": trees.make_fashion_mnist,
+    "cifar10": trees.make_cifar10,
+    "celeba": trees.make_celeba,
+    "ffhq": trees.make_ffhq,
+    "chexpert": trees.make_chexpert,
+    "my_images": trees.make_image_folder,
+}
+SMALL = [
+    "--model.init_args.denoiser.init_args.base=8",
+    "--data.init_args.batch_size=2",
+    "--trainer.accelerator=cpu",
+    "--trainer.enable_progress_bar=false",
+]
+
+
+def config_args(name: str, folder: Path) -> list[str]:
+    """Options that shrink a config, and a tree of its data set."""
+    args = ["--config", str(CONFIGS / f"{name}.yaml"), *SMALL]
+    args += [f"--trainer.logger.init_args.save_dir={folder / 'runs'}"]
+    if name in TREES:
+        root = folder / "data"
+        TREES[name](root)
+        args += [f"--data.init_args.root={root}"]
+    else:
+        args += ["--data.init_args.train_size=16", "--data.init_args.val_size=4", "--data.init_args.test_size=4"]
+    return args
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem not in ("paper",))
+
+
+@pytest.mark.parametrize("name", names())
+def test_config_runs(name: str, tmp_path: Path) -> None:
+    args = config_args(name, tmp_path)
+    for engine in ("fit", "test", "predict"):
+        main([engine, *args, "--trainer.fast_dev_run=true"])
+    assert list(tmp_path.glob("data/**/*.ckpt")) == []
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of four steps on planted faces."""
+    folder = tmp_path_factory.mktemp("run")
+    args = config_args("quickstart", folder)
+    main(["fit", *args, "--trainer.max_steps=4", "--trainer.val_check_interval=2", "--trainer.log_every_n_steps=1"])
+    return folder / "runs" / "quickstart" / "version_0"
+
+
+def test_a_run_leaves_config_checkpoints_and_events(run: Path) -> None:
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    assert (run / "config.yaml").is_file()
+    assert list(run.glob("events.out.tfevents.*"))
+
+
+def test_saved_config_repeats_the_run(run: Path, tmp_path: Path) -> None:
+    main(["fit", "--config", str(run / "config.yaml"), f"--trainer.logger.init_args.save_dir={tmp_path}"])
+    again = torch.load(next(tmp_path.rglob("last.ckpt")), weights_only=True)["state_dict"]
+    first = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    for name, value in first.items():
+        assert torch.equal(value, again[name]), name
+
+
+def test_checkpoint_loads_with_the_average_and_the_ranges(run: Path) -> None:
+    checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    model = PatronusModule.load_from_checkpoint(str(run / "checkpoints/last.ckpt"))
+    assert not model.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, checkpoint["state_dict"][name])
+    assert not torch.equal(checkpoint["state_dict"]["denoiser.first.weight"], checkpoint["current_model_state"]["denoiser.first.weight"])
+    assert (model.activation_high > model.activation_low).all()
+
+
+def test_resume_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """Two epochs in one go and with a stop in between end with the same weights, raw and averaged."""
+    args = config_args("quickstart", tmp_path)
+    args += ["--trainer.check_val_every_n_epoch=1", "--trainer.val_check_interval=1.0", "--data.init_args.train_size=6"]
+
+    def fit(name: str, *more: str) -> dict[str, dict[str, torch.Tensor]]:
+        main(["fit", *args, f"--trainer.logger.init_args.name={name}", *more])
+        checkpoint = torch.load(next((tmp_path / "runs" / name).rglob("last.ckpt")), weights_only=True)
+        return {key: checkpoint[key] for key in ("state_dict", "current_model_state")}
+
+    whole = fit("whole", "--trainer.max_steps=6")
+    fit("half", "--trainer.max_steps=6", "--trainer.max_epochs=1")
+    half = next((tmp_path / "runs/half").rglob("last.ckpt"))
+    rest = fit("rest", "--trainer.max_steps=6", f"--ckpt_path={half}")
+    for key, states in whole.items():
+        for name, value in states.items():
+            torch.testing.assert_close(rest[key][name], value, msg=f"{key} {name}")
+
+
+def test_paper_overlay_sets_every_choice_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", *config_args("fashion_mnist", tmp_path), "--config", str(CONFIGS / "paper.yaml"), "--print_config"])
+    config = yaml.safe_load(capsys.readouterr().out)
+    model = config["model"]["init_args"]
+    assert (model["prediction"], model["standardise"], model["init"]) == ("epsilon", False, "random")
+    assert (model["decorrelation"], model["condition_noise"], model["lr"]) == (0.0, 0.0, 1e-5)
+    assert model["encoder"]["init_args"]["init"] == "normal"
+    assert model["encoder"]["init_args"]["channels"] == [1, 32, 64, 64, 128]
+    assert model["prototypes"]["init_args"]["similarity"] == "euclidean"
+    assert model["prototypes"]["init_args"]["temperature"] is None
+    assert model["prototypes"]["init_args"]["count"] == 30
+    assert not any("EMA" in callback["class_path"] for callback in config["trainer"]["callbacks"])
+
+
+def test_ema_is_last_whatever_is_appended(run: Path, tmp_path: Path) -> None:
+    args = config_args("quickstart", tmp_path)
+    args += ["--trainer.callbacks+=lightning.pytorch.callbacks.ModelSummary", "--trainer.fast_dev_run=true"]
+    main(["fit", *args])
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--data.class_path=patronus_pl.data.FashionMNIST", "--data.init_args.root=/nowhere"], "/nowhere"),
+        (["--model.init_args.prototypes.init_args.count=0"], "count is 0.*greater than 0"),
+        (["--model.init_args.prototypes.init_args.count=7"], "count is 7 but denoiser.condition_dim is 16"),
+        (["--model.init_args.image_shape=[3,6,6]"], "smaller than the encoder's receptive field"),
+        (["--data.init_args.image_size=48"], "the data have"),
+        (["--data.init_args.batch_size=0"], "batch_size is 0"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(
+    more: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import re
+
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *config_args("quickstart", tmp_path), *more])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert re.search(words, error), error
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = config_args("quickstart", tmp_path)
+    args += ["--model.init_args.lr=1e30", "--model.init_args.warmup_steps=0", "--trainer.max_steps=20"]
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *args, "--trainer.gradient_clip_val=null"])
+    assert stop.value.code == 2
+    assert "at step" in capsys.readouterr().err
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--help"])
+    text = capsys.readouterr().out
+    assert all(name in text for name in (*ENGINES, *COMMANDS))
+
+
+def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["frobnicate"])
+    assert stop.value.code == 2
+    assert "frobnicate" in capsys.readouterr().err
