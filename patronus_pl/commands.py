@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import seed_everything
+from lightning.pytorch.cli import instantiate_module
 from torchvision.utils import save_image
 from tqdm import tqdm
 
@@ -56,9 +57,12 @@ def data_of(checkpoint: Path, data: ImageDataModule | None) -> ImageDataModule:
         CheckpointError: neither is there.
     """
     if data is None:
-        if "datamodule_hyper_parameters" not in read_checkpoint(str(checkpoint)):
+        configuration = read_checkpoint(str(checkpoint)).get("datamodule_hyper_parameters", {})
+        if "_class_path" not in configuration:
             raise CheckpointError(f"{str(checkpoint)!r} does not say what it was trained on; add --data configs/X.yaml")
-        data = ImageDataModule.load_from_checkpoint(str(checkpoint))
+        data = instantiate_module(
+            ImageDataModule, {name: value for name, value in configuration.items() if name != "_instantiator"}
+        )
     data.prepare_data()
     return data
 

@@ -1,1 +1,61 @@
-"""Explanations: tensors in, tensors and figures out."""
+"""What a trained model shows of itself: census, what, where, when, edits and their faithfulness.
+
+Every function takes a model and tensors and returns tensors in small dataclasses, on the CPU; a callback, a command, a
+notebook and the report call the same.
+"""
+
+from patronus_pl.analysis.census import AttributeReading, Census, Consistency, best_attribute, census, consistency
+from patronus_pl.analysis.edit import (
+    Change,
+    Edited,
+    edit,
+    encode,
+    extrapolate,
+    interpolate,
+    set_activations,
+)
+from patronus_pl.analysis.faithfulness import (
+    Faithfulness,
+    Reconstruction,
+    UseRatio,
+    faithfulness,
+    reconstruct,
+    use_ratio,
+)
+from patronus_pl.analysis.what import What, what
+from patronus_pl.analysis.when import CausalWindows, Emergence, causal_windows, emergence
+from patronus_pl.analysis.where import Location, TopPatches, locate, pixel_map, point_at_parts, top_patches
+
+__all__ = [
+    "AttributeReading",
+    "CausalWindows",
+    "Census",
+    "Change",
+    "Consistency",
+    "Edited",
+    "Emergence",
+    "Faithfulness",
+    "Location",
+    "Reconstruction",
+    "TopPatches",
+    "UseRatio",
+    "What",
+    "best_attribute",
+    "causal_windows",
+    "census",
+    "consistency",
+    "edit",
+    "emergence",
+    "encode",
+    "extrapolate",
+    "faithfulness",
+    "interpolate",
+    "locate",
+    "pixel_map",
+    "point_at_parts",
+    "reconstruct",
+    "set_activations",
+    "top_patches",
+    "use_ratio",
+    "what",
+]

@@ -55,7 +55,9 @@ class UNet(nn.Module):
             raise InvalidOptionError(f"denoiser: {len(attention)} attention flags for {levels} levels; give one a level")
         if base % groups or base % heads:
             raise InvalidOptionError(f"denoiser.base is {base}; it must be a multiple of groups ({groups}) and heads ({heads})")
-        self.image_channels, self.condition_dim, self.base, self.patch = image_channels, condition_dim, base, patch
+        self.image_channels, self.condition_dim, self.base = image_channels, condition_dim, base
+        self.multipliers, self.blocks, self.attention = tuple(multipliers), blocks, attention
+        self.heads, self.groups, self.dropout, self.patch, self.head_channels = heads, groups, dropout, patch, head_channels
         self.size_multiple = patch * 2 ** (levels - 1)
         embedding = 4 * base
 

@@ -60,7 +60,7 @@ class NoiseSchedule(nn.Module):
         else:
             raise InvalidOptionError(f"unknown noise schedule kind {kind!r}; choose linear or cosine")
         alpha_bar = torch.cumprod(1 - beta, dim=0)
-        self.timesteps = timesteps
+        self.timesteps, self.kind, self.beta_start, self.beta_end = timesteps, kind, beta_start, beta_end
         self.exact_alpha_bar: tuple[float, ...] = tuple(alpha_bar.tolist())
         # The roots are tables of their own: 1 - ᾱ_0 = 1e-4 taken from a float32 ᾱ would be off by 3e-4 of its value.
         tables = {

@@ -1,15 +1,41 @@
 """Reading checkpoints, with errors that say what is wrong."""
 
+import inspect
 import pickle
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from torch import nn
 
 from patronus_pl.errors import CheckpointError
 
 INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
+
+
+def configuration(module: pl.LightningModule) -> dict[str, Any]:
+    """The arguments a module was built from, as plain values: its checkpoint rebuilds it, however it was made.
+
+    Parts (networks, schedules) become `class_path` and `init_args`, as in a YAML; every argument is read from the
+    attribute of the same name.
+    """
+    cls = type(module)
+    return {"_class_path": _path(cls), "_instantiator": INSTANTIATOR, **_arguments(module)}
+
+
+def _path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _arguments(part: Any) -> dict[str, Any]:
+    return {name: _plain(getattr(part, name)) for name in inspect.signature(type(part)).parameters}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, nn.Module):
+        return {"class_path": _path(type(value)), "init_args": _arguments(value)}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:

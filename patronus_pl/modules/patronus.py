@@ -15,7 +15,7 @@ from torchmetrics import MeanMetric
 from patronus_pl.denoiser import UNet
 from patronus_pl.diffusion import NoiseSchedule, samplers
 from patronus_pl.errors import CheckpointError, InvalidOptionError, TrainingDivergedError
-from patronus_pl.modules.checkpoint import require_checkpoint_of
+from patronus_pl.modules.checkpoint import configuration, require_checkpoint_of
 from patronus_pl.prototypes import PatchEncoder, PrototypeLayer, decorrelation_loss, distinctness_loss
 from patronus_pl.types import Activations, Box, Image, SimilarityMap, Timesteps
 
@@ -90,8 +90,6 @@ class PatronusModule(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        # Built parts are in the state dict; only the configuration that the command line hands over is saved beside it.
-        self.save_hyperparameters(ignore=["encoder", "prototypes", "denoiser", "schedule"])
         self.image_shape = (image_shape[0], image_shape[1], image_shape[2])
         self.encoder, self.prototypes, self.denoiser, self.schedule = encoder, prototypes, denoiser, schedule
         self.prediction, self.standardise, self.init = prediction, standardise, init
@@ -100,6 +98,7 @@ class PatronusModule(pl.LightningModule):
         self.timestep_power = timestep_power
         self.lr, self.weight_decay, self.warmup_steps, self.final_lr, self.seed = lr, weight_decay, warmup_steps, final_lr, seed
         self._check_parts()
+        self.save_hyperparameters(configuration(self), logger=False)
         m = prototypes.count
         self.register_buffer("activation_mean", torch.zeros(m))
         self.register_buffer("activation_std", torch.ones(m))

@@ -44,17 +44,18 @@ class PatchEncoder(nn.Module):
                 f"encoder: {len(channels)} channels ask for {layers} layers, but there are {len(kernel_sizes)} kernel sizes, "
                 f"{len(strides)} strides and {len(paddings)} paddings; give one of each a layer"
             )
-        self.channels, self.dim = tuple(channels), channels[-1]
+        self.channels, self.kernel_sizes = tuple(channels), tuple(kernel_sizes)
+        self.strides, self.paddings = tuple(strides), tuple(paddings)
+        self.init, self.last_relu, self.dim = init, last_relu, channels[-1]
         self.receptive_field = ReceptiveField.of(kernel_sizes, strides, paddings)
         self.layers = nn.ModuleList(
             nn.Conv2d(channels[i], channels[i + 1], kernel_sizes[i], strides[i], paddings[i]) for i in range(layers)
         )
-        self.last_relu = last_relu
-        self._initialise(init)
+        self._initialise()
 
-    def _initialise(self, init: str) -> None:
+    def _initialise(self) -> None:
         for layer in self.layers:
-            if init == "he":
+            if self.init == "he":
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             else:
                 nn.init.normal_(layer.weight, 0.0, 0.1)

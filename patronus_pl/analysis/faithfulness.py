@@ -1,0 +1,243 @@
+"""The faithfulness card: does the picture follow the activations, and only where and what was asked?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.stats import rankdata
+from torch import Tensor
+
+from patronus_pl.analysis.edit import PSNR_FLOOR, chosen, jobs, put_together, take_apart
+from patronus_pl.analysis.evaluation import evaluating
+from patronus_pl.analysis.where import locate
+from patronus_pl.diffusion import NoiseSource
+from patronus_pl.metrics import mse, psnr
+from patronus_pl.modules import PatronusModule
+from patronus_pl.modules.patronus import Sampler
+from patronus_pl.types import Image
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """What `faithfulness` found, for p of the m prototypes on n images. NaN where a prototype has no range to move in.
+
+    Attributes:
+        prototypes: (p,) their indices.
+        requested: (p, v) the activations asked for: from the low to the high end of the prototype's own range.
+        realised: (p, v) those of the decoded images, encoded again; mean over images.
+        slope: (p,) (realised(high) - realised(low)) / (high - low), mean over images: 1 is in full, 0 is no effect.
+        rank_correlation: (p,) Spearman's, requested against realised, mean over images; 0 where nothing changes.
+        leakage: (p, m) how far prototype k moves for each unit of prototype j, both in their standard deviations:
+            mean |Δs_k| / σ_k ÷ requested |Δs_j| / σ_j. The entry of j itself is about its slope.
+        inside_box: (p,) share of |x(high) - x(low)|² inside the edited prototype's box in x(high), mean over images;
+            NaN where nothing changes.
+        box_share: (p,) share of the image that this box covers: what `inside_box` would be by chance.
+        round_trip_psnr: (n,) of each image decoded under its own activations, in dB.
+        flagged: (n,) whether that is below `edit.PSNR_FLOOR`.
+    """
+
+    prototypes: Int[Tensor, " p"]
+    requested: Float[Tensor, "p v"]
+    realised: Float[Tensor, "p v"]
+    slope: Float[Tensor, " p"]
+    rank_correlation: Float[Tensor, " p"]
+    leakage: Float[Tensor, "p m"]
+    inside_box: Float[Tensor, " p"]
+    box_share: Float[Tensor, " p"]
+    round_trip_psnr: Float[Tensor, " n"]
+    flagged: Bool[Tensor, " n"]
+
+    @property
+    def leakage_mean(self) -> Float[Tensor, " p"]:
+        """(p,) mean of the leakage over the other prototypes; NaN if there is none."""
+        return self._others().nanmean(1)
+
+    @property
+    def leakage_median(self) -> Float[Tensor, " p"]:
+        """(p,) median of the leakage over the other prototypes; NaN if there is none."""
+        return self._others().nanmedian(1).values
+
+    def _others(self) -> Float[Tensor, "p m"]:
+        return self.leakage.scatter(1, self.prototypes[:, None], torch.nan)
+
+    def summary(self, live: Bool[Tensor, " m"] | None = None) -> dict[str, float]:
+        """Plain numbers: medians over the (live) prototypes, the median round trip, and how many images are flagged."""
+        rows = torch.ones_like(self.slope, dtype=torch.bool) if live is None else live.cpu()[self.prototypes]
+        names = ("slope", "rank_correlation", "leakage_mean", "leakage_median", "inside_box", "box_share")
+        return {
+            **{name: float(getattr(self, name)[rows].nanmedian()) for name in names},
+            "round_trip_psnr": float(self.round_trip_psnr.median()),
+            "flagged": int(self.flagged.sum()),
+            "images": len(self.flagged),
+        }
+
+
+@evaluating
+def faithfulness(
+    model: PatronusModule,
+    images: Image,
+    prototypes: Sequence[int] | None = None,
+    levels: int = 5,
+    steps: int = 20,
+    sampler: Sampler = "dpm++",
+    batch_size: int = 64,
+    deviation: Float[Tensor, " m"] | None = None,
+) -> Faithfulness:
+    """Move each prototype through its own range, decode from the inverted noise, encode again.
+
+    Costs n · p · levels images of `steps` steps each.
+
+    Args:
+        model: the model, whose `activation_low` and `activation_high` are the 2nd and 98th percentile of its data.
+        images: (n, c, h, w) in [-1, 1]; a dozen or two.
+        prototypes: which; None for all m.
+        levels: values from low to high, at least 2.
+        steps: of inversion and sampler.
+        sampler: of the edited images.
+        batch_size: images at a time.
+        deviation: (m,) σ of the activations; None takes the model's, which a model with `standardise=False` lacks.
+    """
+    indices = chosen(model, prototypes)
+    index = torch.tensor(indices)
+    low, high = model.activation_low.cpu()[index], model.activation_high.cpu()[index]
+    values = low[:, None] + torch.linspace(0, 1, levels) * (high - low)[:, None]
+    parts = take_apart(model, images, steps, batch_size)
+    realised = torch.zeros(len(index), len(images), levels, model.prototypes.count)
+    inside, area = torch.zeros(2, len(index), len(images)).unbind()
+    for job in jobs(parts, indices, values, batch_size, model.device):
+        x = model.decode(job.x_T, job.s, steps, sampler)
+        at = job.prototype, job.image
+        realised[at] = model.encode(x).cpu().unflatten(0, (-1, levels))
+        x = x.unflatten(0, (-1, levels))
+        inside[at], area[at] = _inside_box(model, x[:, 0], x[:, -1], index[job.prototype], batch_size)
+    sigma = (model.activation_std if deviation is None else deviation).cpu()
+    own = realised[torch.arange(len(index)), :, :, index]
+    swing = realised[:, :, -1] - realised[:, :, 0]
+    span = torch.where(high > low, high - low, torch.nan)
+    quality = psnr(put_together(model, parts.x_T, parts.s, steps, sampler, batch_size), parts.images)
+    return Faithfulness(
+        prototypes=index,
+        requested=values,
+        realised=own.mean(1),
+        slope=(own[:, :, -1] - own[:, :, 0]).mean(1) / span,
+        rank_correlation=_rank_correlation(own).mean(1).where(high > low, torch.nan),
+        leakage=swing.abs().mean(1) / sigma / (span / sigma[index])[:, None],
+        inside_box=inside.nanmean(1),
+        box_share=area.mean(1),
+        round_trip_psnr=quality,
+        flagged=quality < PSNR_FLOOR,
+    )
+
+
+def _inside_box(
+    model: PatronusModule, low: Image, high: Image, prototypes: Int[Tensor, " k"], batch_size: int
+) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+    """Share of the squared difference in the box of the edited prototype, and the box's share of the image."""
+    height, width = high.shape[-2:]
+    box = locate(model, high, batch_size).box[torch.arange(len(prototypes)), prototypes]
+    top, left, bottom, right = box[:, :, None].unbind(1)
+    rows, cols = torch.arange(height), torch.arange(width)
+    mask = ((rows >= top) & (rows < bottom))[:, :, None] & ((cols >= left) & (cols < right))[:, None]
+    change = (high - low).square().sum(1).cpu()
+    return (change * mask).sum((1, 2)) / change.sum((1, 2)), mask.float().mean((1, 2))
+
+
+def _rank_correlation(values: Float[Tensor, "*shape v"]) -> Float[Tensor, "*shape"]:
+    """Spearman's of the values against their order; ties have the mean rank, and constant values 0."""
+    ranks = torch.from_numpy(rankdata(values.numpy(), axis=-1)).float()
+    order = torch.arange(values.shape[-1]).float()
+    x, y = ranks - ranks.mean(-1, keepdim=True), order - order.mean()
+    return (x * y).sum(-1) / (x.norm(dim=-1) * y.norm()).clamp_min(1e-12)
+
+
+# ---- is s used at all? -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class UseRatio:
+    """What `use_ratio` found.
+
+    Attributes:
+        t: (k,) timesteps.
+        own: (k,) mean squared error of the predicted noise given the image's own activations.
+        other: (k,) the same given another image's.
+    """
+
+    t: Int[Tensor, " k"]
+    own: Float[Tensor, " k"]
+    other: Float[Tensor, " k"]
+
+    @property
+    def ratio(self) -> Float[Tensor, " k"]:
+        """(k,) other / own: 1 means that the denoiser ignores s. The same for ε- and v-losses."""
+        return self.other / self.own
+
+
+@evaluating
+def use_ratio(
+    model: PatronusModule, images: Image, t: Sequence[int] = (200, 400, 600), seed: int = 0, batch_size: int = 64
+) -> UseRatio:
+    """The denoising loss with the activations of another image (the next one), over the loss with its own."""
+    s = torch.cat([model.encode(x.to(model.device)) for x in images.split(batch_size)])
+    noise = NoiseSource(seed, range(len(images)))(images.shape)
+    total = torch.zeros(2, len(t))
+    for rows in torch.arange(len(images)).split(batch_size):
+        x, eps = images[rows].to(model.device), noise[rows].to(model.device)
+        for i, denoise in enumerate((model.denoiser_for(s[rows]), model.denoiser_for(s[rows - 1]))):
+            for k, step in enumerate(t):
+                steps = torch.full((len(x),), step, device=model.device)
+                total[i, k] += mse(denoise(model.schedule.add_noise(x, eps, steps), steps), eps).sum().cpu()
+    return UseRatio(torch.tensor(t), *(total / len(images)).unbind())
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What `reconstruct` made of n images, once from their inverted noise and r times from random noise.
+
+    Attributes:
+        inverted: (n, c, h, w) same s, inverted x_T.
+        random: (r, n, c, h, w) same s, random x_T: what s alone holds of the image.
+        mse_inverted: (n,) in units of [-1, 1].
+        psnr_inverted: (n,) dB.
+        mse_random: (r, n).
+        psnr_random: (r, n) dB.
+    """
+
+    inverted: Image
+    random: Float[Tensor, "r n c h w"]
+    mse_inverted: Float[Tensor, " n"]
+    psnr_inverted: Float[Tensor, " n"]
+    mse_random: Float[Tensor, "r n"]
+    psnr_random: Float[Tensor, "r n"]
+
+    def summary(self) -> dict[str, float]:
+        """Plain numbers: means over the images."""
+        return {
+            "mse_inverted": float(self.mse_inverted.mean()),
+            "psnr_inverted": float(self.psnr_inverted.mean()),
+            "mse_random": float(self.mse_random.mean()),
+            "psnr_random": float(self.psnr_random.mean()),
+        }
+
+
+@evaluating
+def reconstruct(
+    model: PatronusModule,
+    images: Image,
+    steps: int = 20,
+    n_random: int = 3,
+    sampler: Sampler = "dpm++",
+    seed: int = 0,
+    batch_size: int = 64,
+) -> Reconstruction:
+    """Decode images from their own activations: with the noise of their inversion, and with random noise."""
+    parts = take_apart(model, images, steps, batch_size)
+    noise = NoiseSource(seed, range(len(images)))
+    x_T = torch.stack([parts.x_T, *(noise(images.shape) for _ in range(n_random))])
+    s = parts.s.repeat(1 + n_random, 1)
+    pictures = put_together(model, x_T.flatten(0, 1), s, steps, sampler, batch_size)
+    originals = parts.images.repeat(1 + n_random, 1, 1, 1)
+    errors = [measure(pictures, originals).unflatten(0, (-1, len(images))) for measure in (mse, psnr)]
+    pictures = pictures.unflatten(0, (-1, len(images)))
+    return Reconstruction(pictures[0], pictures[1:], errors[0][0], errors[1][0], errors[0][1:], errors[1][1:])

@@ -1,0 +1,99 @@
+"""What a prototype is: the picture that grows where it is turned up, in the paper's four steps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from patronus_pl.analysis.edit import chosen, encode, jobs, put_together, take_apart
+from patronus_pl.analysis.evaluation import evaluating
+from patronus_pl.analysis.where import locate
+from patronus_pl.modules import PatronusModule
+from patronus_pl.modules.patronus import Sampler
+from patronus_pl.types import Image
+
+
+@dataclass(frozen=True)
+class What:
+    """What `what` found: for p prototypes, the k images in which each shows best, the best first. All on the CPU.
+
+    Attributes:
+        prototypes: (p,) their indices.
+        image: (p, k) which of the given images.
+        before: (p, k, c, h, w) the image under its own activations, from its inverted noise.
+        after: (p, k, c, h, w) from the same noise with the prototype turned up.
+        box: (p, k, 4) the patch of `after` that resembles the prototype most: top, left, bottom, right.
+        requested: (p,) the activation asked for.
+        activation_before: (p, k) the prototype's activation in `before`, encoded again.
+        activation: (p, k) the same in `after`.
+    """
+
+    prototypes: Int[Tensor, " p"]
+    image: Int[Tensor, "p k"]
+    before: Float[Tensor, "p k c h w"]
+    after: Float[Tensor, "p k c h w"]
+    box: Int[Tensor, "p k 4"]
+    requested: Float[Tensor, " p"]
+    activation_before: Float[Tensor, "p k"]
+    activation: Float[Tensor, "p k"]
+
+    def crop(self, position: int, rank: int = 0, before: bool = False) -> Float[Tensor, "c rows cols"]:
+        """The pixels in the box of prototype `prototypes[position]` in its image number `rank`, after or before."""
+        top, left, bottom, right = self.box[position, rank].tolist()
+        return (self.before if before else self.after)[position, rank, :, top:bottom, left:right]
+
+
+@evaluating
+def what(
+    model: PatronusModule,
+    images: Image,
+    prototypes: Sequence[int] | None = None,
+    keep: int = 1,
+    steps: int = 20,
+    sampler: Sampler = "dpm++",
+    batch_size: int = 64,
+) -> What:
+    """Turn each prototype up and look at the patch that then resembles it most (Weng et al. 2026).
+
+    (1) s = s(x); (2) s'_J = the high end of the prototype's own range, the rest as it was; (3) x' from the inverted x_T
+    under s'; (4) the patch of x' that activates p_J most. Kept are the images whose x' activates p_J most.
+    Costs n · p images of `steps` steps each.
+
+    Args:
+        model: the model, whose `activation_high` is the 98th percentile of its data.
+        images: (n, c, h, w) in [-1, 1] to choose from; the paper has n = 20.
+        prototypes: which; None for all m.
+        keep: k, images a prototype, at most n.
+        steps: of inversion and sampler.
+        sampler: of the new images.
+        batch_size: images at a time.
+    """
+    indices = chosen(model, prototypes)
+    index = torch.tensor(indices)
+    values = model.activation_high.cpu()[index]
+    parts = take_apart(model, images, steps, batch_size)
+    before = put_together(model, parts.x_T, parts.s, steps, sampler, batch_size)
+    score = torch.zeros(len(index), len(images))
+    for job in jobs(parts, indices, values[:, None], batch_size, model.device):
+        s = model.encode(model.decode(job.x_T, job.s, steps, sampler))
+        score[job.prototype, job.image] = s[torch.arange(len(s)), index[job.prototype]].cpu()
+    image = score.topk(min(keep, len(images)), dim=1).indices
+    # The best are decoded once more: keeping every picture until the last is known would cost memory, not time.
+    flat, own = image.flatten(), index.repeat_interleave(image.shape[1])
+    s_new = parts.s[flat]
+    s_new[torch.arange(len(flat)), own] = model.activation_high.cpu()[own]
+    after = put_together(model, parts.x_T[flat], s_new, steps, sampler, batch_size)
+    before = put_together(model, parts.x_T, parts.s, steps, sampler, batch_size)
+    box = locate(model, after, batch_size).box[torch.arange(len(flat)), own]
+    return What(
+        prototypes=index,
+        image=image,
+        before=before[image],
+        after=after.unflatten(0, image.shape),
+        box=box.unflatten(0, image.shape),
+        requested=values,
+        activation_before=encode(model, before, batch_size)[image, index[:, None]],
+        activation=score.gather(1, image),
+    )
