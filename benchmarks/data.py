@@ -13,6 +13,7 @@ each the best of several epochs, and the process's memory after each epoch of th
 
 import argparse
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Iterable
@@ -32,9 +33,12 @@ WIDTH, HEIGHT, SIZE, BATCH = 178, 218, 64, 64
 
 
 def write_photographs(folder: Path, count: int) -> None:
-    """Smooth random pictures with a little grain: as many bytes as CelebA's files (about 10 kB)."""
+    """Smooth random pictures with a little grain: as many bytes as CelebA's files (about 10 kB); 500 differ."""
     rng = np.random.default_rng(0)
     for i in tqdm(range(count), desc="writing JPEGs"):
+        if i >= 500:
+            shutil.copyfile(folder / f"{i % 500:06d}.jpg", folder / f"{i:06d}.jpg")
+            continue
         blobs = Image.fromarray(rng.integers(0, 256, (9, 7, 3), dtype=np.uint8)).resize(
             (WIDTH, HEIGHT), Image.Resampling.BICUBIC
         )
@@ -113,7 +117,7 @@ def main() -> None:
         "mapped_images_per_second": max(speeds),
         "in_memory_images_per_second": from_memory,
         "mapped_over_decoding": max(speeds) / decoding,
-        "growth_mb_second_to_last_epoch": memory[-1]["RssAnon"] - memory[1]["RssAnon"],
+        "growth_mb_second_half": memory[-1]["RssAnon"] - memory[len(memory) // 2]["RssAnon"],
         "memory_mb_each_epoch": memory,
     }
     options.out.write_text(json.dumps(result, indent=2))
@@ -123,7 +127,7 @@ def main() -> None:
         print(f"{name.replace('_', ' '):24}{speed:12,.0f}{speed / decoding:12.1f}")
     print("memory, MB (anonymous / all), each epoch:")
     print("  ".join(f"{epoch['RssAnon']:.0f}/{epoch['VmRSS']:.0f}" for epoch in memory))
-    print(f"growth from the second to the last epoch: {result['growth_mb_second_to_last_epoch']:.1f} MB")
+    print(f"growth over the second half of the epochs: {result['growth_mb_second_half']:.1f} MB")
 
 
 if __name__ == "__main__":

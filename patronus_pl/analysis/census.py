@@ -57,7 +57,7 @@ class Census:
         """(m,) those that are not dead."""
         return ~self.dead
 
-    def summary(self) -> dict[str, float]:
+    def summary(self) -> dict[str, int | float]:
         """Plain numbers, for a logger or JSON."""
         return {
             "prototypes": len(self.dead),
@@ -112,7 +112,7 @@ def census(
 
 
 def effective_rank(matrix: Float[Tensor, "m m"]) -> float:
-    """exp of the entropy of the eigenvalues of a symmetric, positive semi-definite matrix; 0 if it vanishes."""
+    """Exponential of the entropy of the eigenvalues of a symmetric, positive semi-definite matrix; 0 if it vanishes."""
     eigenvalues = torch.linalg.eigvalsh(matrix.double()).clamp_min(0)
     if eigenvalues.sum() == 0:
         return 0.0
@@ -274,31 +274,32 @@ def best_attribute(activations: Activations, attributes: Attributes, names: Sequ
     Raises:
         InvalidOptionError: another number of names than of attributes, or of rows.
     """
-    if len(names) != attributes.shape[1]:
-        raise InvalidOptionError(f"{len(names)} names for {attributes.shape[1]} attributes; give one each")
-    table = torch.from_numpy(auroc(activations, attributes))
-    either = torch.maximum(table, 1 - table)
-    ranked = torch.cat([either, torch.full_like(either[:, :1], 0.5)], dim=1).sort(dim=1, descending=True)
-    known = ~table.isnan().any(1)
-    filled = either.nan_to_num(0.0)
-    prototype_auroc, prototype = filled.max(1)
-    attribute_auroc, attribute = filled.max(0) if len(filled) else _no_attribute(filled)
+    if len(names) != attributes.shape[1] or len(names) < 1:
+        raise InvalidOptionError(
+            f"{len(names)} names for {attributes.shape[1]} attributes; give one each, at least one"
+        )
+    table = torch.from_numpy(auroc(activations, attributes)).float()
+    attribute, attribute_auroc, attribute_sign = _strongest(table.T)
+    prototype, prototype_auroc, prototype_sign = _strongest(table)
+    rivals = torch.cat([table, torch.full_like(table[:, :1], 0.5)], dim=1)
+    runner_up = torch.maximum(rivals, 1 - rivals).sort(dim=1, descending=True).values[:, 1]
     return AttributeReading(
         names=tuple(names),
-        auroc=table.float(),
-        attribute=attribute.where(attribute_auroc > 0, -1),
-        attribute_auroc=attribute_auroc.where(attribute_auroc > 0, torch.nan).float(),
-        attribute_sign=_sign(table.gather(0, attribute[None])[0]) if len(filled) else torch.ones_like(attribute),
-        prototype=prototype.where(known, -1),
-        prototype_auroc=prototype_auroc.where(known, torch.nan).float(),
-        prototype_sign=_sign(table.gather(1, prototype[:, None])[:, 0]),
-        runner_up_auroc=ranked.values[:, 1].where(known, torch.nan).float(),
+        auroc=table,
+        attribute=attribute,
+        attribute_auroc=attribute_auroc,
+        attribute_sign=attribute_sign,
+        prototype=prototype,
+        prototype_auroc=prototype_auroc,
+        prototype_sign=prototype_sign,
+        runner_up_auroc=runner_up.where(prototype >= 0, torch.nan),
     )
 
 
-def _sign(values: Float[Tensor, " _"]) -> Int[Tensor, " _"]:
-    return torch.where(values < 0.5, -1, 1)
-
-
-def _no_attribute(table: Float[Tensor, "0 m"]) -> tuple[Float[Tensor, " m"], Int[Tensor, " m"]]:
-    return table.new_zeros(table.shape[1]), torch.full((table.shape[1],), -1)
+def _strongest(
+    table: Float[Tensor, "rows cols"],
+) -> tuple[Int[Tensor, " rows"], Float[Tensor, " rows"], Int[Tensor, " rows"]]:
+    """Column of the AUROC furthest from 0.5 in each row (-1 if all are NaN), that AUROC of either sign, its sign."""
+    best, column = torch.maximum(table, 1 - table).nan_to_num(0.0).max(1)
+    sign = torch.where(table.gather(1, column[:, None])[:, 0] < 0.5, -1, 1)
+    return column.where(best > 0, -1), best.where(best > 0, torch.nan), sign

@@ -84,7 +84,7 @@ def _target(s: Tensor, change: Change, low: Tensor, high: Tensor, reference: Ten
     return reference[:, j].quantile(value).to(s).expand(len(s))
 
 
-# ---- taking apart and putting together -----------------------------------------------------------------------------------
+# ---- taking apart and putting together -------------------------------------------------------------------------------
 
 
 class Parts(NamedTuple):
@@ -102,7 +102,7 @@ class Parts(NamedTuple):
 def take_apart(model: PatronusModule, images: Image, steps: int = 20, batch_size: int = 64) -> Parts:
     """Activations and inverted noise of images."""
     s, x_T = [], []
-    for x in images.split(batch_size):
+    for x in torch.split(images, batch_size):
         x = x.to(model.device)
         s.append(model.encode(x))
         # One fixed-point iteration a step costs no more than none, and comes back far closer.
@@ -120,7 +120,7 @@ def put_together(
     batch_size: int = 64,
 ) -> Image:
     """`model.decode`, some images at a time."""
-    pairs = zip(x_T.split(batch_size), s.split(batch_size), strict=True)
+    pairs = zip(torch.split(x_T, batch_size), torch.split(s, batch_size), strict=True)
     device = model.device
     return torch.cat([model.decode(x.to(device), c.to(device), steps, sampler).cpu() for x, c in pairs])
 
@@ -128,7 +128,7 @@ def put_together(
 @evaluating
 def encode(model: PatronusModule, images: Image, batch_size: int = 64) -> Activations:
     """`model.encode`, some images at a time."""
-    return torch.cat([model.encode(x.to(model.device)).cpu() for x in images.split(batch_size)])
+    return torch.cat([model.encode(x.to(model.device)).cpu() for x in torch.split(images, batch_size)])
 
 
 class Job(NamedTuple):
@@ -144,11 +144,11 @@ class Job(NamedTuple):
 def jobs(
     parts: Parts, prototypes: Sequence[int], values: Float[Tensor, "p v"], batch_size: int, device: torch.device
 ) -> Iterator[Job]:
-    """Every prototype set to each of its v values in every image, at most `batch_size` rows (and one pair) at a time."""
+    """Every prototype set to each of its v values in every image, `batch_size` rows at a time (at least a pair)."""
     p, v = values.shape
     index = torch.tensor(prototypes)
     pairs = torch.cartesian_prod(torch.arange(p), torch.arange(len(parts.s)))
-    for which, image in (chunk.unbind(1) for chunk in pairs.split(max(1, batch_size // v))):
+    for which, image in (chunk.unbind(1) for chunk in torch.split(pairs, max(1, batch_size // v))):
         s = parts.s[image].repeat_interleave(v, 0)
         s[torch.arange(len(s)), index[which].repeat_interleave(v)] = values[which].flatten()
         yield Job(which, image, parts.x_T[image].repeat_interleave(v, 0).to(device), s.to(device))
@@ -237,7 +237,7 @@ def interpolate(
     s = torch.stack([torch.lerp(first.s, last.s, w) for w in weights])
     x_T = torch.stack([slerp(first.x_T, last.x_T, float(w)) for w in weights])
     pictures = put_together(model, x_T.flatten(0, 1), s.flatten(0, 1), steps, sampler, batch_size)
-    return pictures.unflatten(0, (n, len(a)))
+    return pictures.reshape(n, *a.shape)
 
 
 def slerp(a: Float[Tensor, "b *shape"], b: Float[Tensor, "b *shape"], weight: float) -> Float[Tensor, "b *shape"]:
@@ -267,4 +267,4 @@ def extrapolate(
     s = [set_activations(parts.s, [Change(prototype, "range", share)], low, high) for share in shares]
     x_T = parts.x_T.repeat(len(shares), 1, 1, 1)
     pictures = put_together(model, x_T, torch.cat(s), steps, sampler, batch_size)
-    return pictures.unflatten(0, (len(shares), len(images)))
+    return pictures.reshape(len(shares), *images.shape)

@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.stats import rankdata
 from torch import Tensor
 
-from patronus_pl.analysis.edit import PSNR_FLOOR, chosen, jobs, put_together, take_apart
-from patronus_pl.analysis.evaluation import evaluating
+from patronus_pl.analysis.edit import PSNR_FLOOR, chosen, encode, jobs, put_together, take_apart
+from patronus_pl.analysis.evaluation import deviation, evaluating
 from patronus_pl.analysis.where import locate
 from patronus_pl.diffusion import NoiseSource
 from patronus_pl.metrics import mse, psnr
@@ -56,18 +56,18 @@ class Faithfulness:
     @property
     def leakage_median(self) -> Float[Tensor, " p"]:
         """(p,) median of the leakage over the other prototypes; NaN if there is none."""
-        return self._others().nanmedian(1).values
+        return self._others().nanquantile(0.5, dim=1)
 
     def _others(self) -> Float[Tensor, "p m"]:
         return self.leakage.scatter(1, self.prototypes[:, None], torch.nan)
 
-    def summary(self, live: Bool[Tensor, " m"] | None = None) -> dict[str, float]:
+    def summary(self, live: Bool[Tensor, " m"] | None = None) -> dict[str, int | float]:
         """Plain numbers: medians over the (live) prototypes, the median round trip, and how many images are flagged."""
         rows = torch.ones_like(self.slope, dtype=torch.bool) if live is None else live.cpu()[self.prototypes]
         names = ("slope", "rank_correlation", "leakage_mean", "leakage_median", "inside_box", "box_share")
         return {
-            **{name: float(getattr(self, name)[rows].nanmedian()) for name in names},
-            "round_trip_psnr": float(self.round_trip_psnr.median()),
+            **{name: float(getattr(self, name)[rows].nanquantile(0.5)) for name in names},
+            "round_trip_psnr": float(self.round_trip_psnr.quantile(0.5)),
             "flagged": int(self.flagged.sum()),
             "images": len(self.flagged),
         }
@@ -82,7 +82,6 @@ def faithfulness(
     steps: int = 20,
     sampler: Sampler = "dpm++",
     batch_size: int = 64,
-    deviation: Float[Tensor, " m"] | None = None,
 ) -> Faithfulness:
     """Move each prototype through its own range, decode from the inverted noise, encode again.
 
@@ -96,7 +95,6 @@ def faithfulness(
         steps: of inversion and sampler.
         sampler: of the edited images.
         batch_size: images at a time.
-        deviation: (m,) σ of the activations; None takes the model's, which a model with `standardise=False` lacks.
     """
     indices = chosen(model, prototypes)
     index = torch.tensor(indices)
@@ -108,10 +106,10 @@ def faithfulness(
     for job in jobs(parts, indices, values, batch_size, model.device):
         x = model.decode(job.x_T, job.s, steps, sampler)
         at = job.prototype, job.image
-        realised[at] = model.encode(x).cpu().unflatten(0, (-1, levels))
-        x = x.unflatten(0, (-1, levels))
+        realised[at] = model.encode(x).cpu().reshape(-1, levels, model.prototypes.count)
+        x = x.reshape(-1, levels, *images.shape[1:])
         inside[at], area[at] = _inside_box(model, x[:, 0], x[:, -1], index[job.prototype], batch_size)
-    sigma = (model.activation_std if deviation is None else deviation).cpu()
+    sigma = deviation(model)
     own = realised[torch.arange(len(index)), :, :, index]
     swing = realised[:, :, -1] - realised[:, :, 0]
     span = torch.where(high > low, high - low, torch.nan)
@@ -148,10 +146,11 @@ def _rank_correlation(values: Float[Tensor, "*shape v"]) -> Float[Tensor, "*shap
     ranks = torch.from_numpy(rankdata(values.numpy(), axis=-1)).float()
     order = torch.arange(values.shape[-1]).float()
     x, y = ranks - ranks.mean(-1, keepdim=True), order - order.mean()
-    return (x * y).sum(-1) / (x.norm(dim=-1) * y.norm()).clamp_min(1e-12)
+    correlation: Tensor = (x @ y) / (x.norm(dim=-1) * y.norm()).clamp_min(1e-12)
+    return correlation
 
 
-# ---- is s used at all? -------------------------------------------------------------------------------------------------
+# ---- is s used at all? -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -178,11 +177,11 @@ class UseRatio:
 def use_ratio(
     model: PatronusModule, images: Image, t: Sequence[int] = (200, 400, 600), seed: int = 0, batch_size: int = 64
 ) -> UseRatio:
-    """The denoising loss with the activations of another image (the next one), over the loss with its own."""
-    s = torch.cat([model.encode(x.to(model.device)) for x in images.split(batch_size)])
+    """The denoising loss with the activations of another image (the one before), over the loss with its own."""
+    s = encode(model, images, batch_size).to(model.device)
     noise = NoiseSource(seed, range(len(images)))(images.shape)
     total = torch.zeros(2, len(t))
-    for rows in torch.arange(len(images)).split(batch_size):
+    for rows in torch.split(torch.arange(len(images)), batch_size):
         x, eps = images[rows].to(model.device), noise[rows].to(model.device)
         for i, denoise in enumerate((model.denoiser_for(s[rows]), model.denoiser_for(s[rows - 1]))):
             for k, step in enumerate(t):
@@ -211,7 +210,7 @@ class Reconstruction:
     mse_random: Float[Tensor, "r n"]
     psnr_random: Float[Tensor, "r n"]
 
-    def summary(self) -> dict[str, float]:
+    def summary(self) -> dict[str, int | float]:
         """Plain numbers: means over the images."""
         return {
             "mse_inverted": float(self.mse_inverted.mean()),
@@ -238,6 +237,6 @@ def reconstruct(
     s = parts.s.repeat(1 + n_random, 1)
     pictures = put_together(model, x_T.flatten(0, 1), s, steps, sampler, batch_size)
     originals = parts.images.repeat(1 + n_random, 1, 1, 1)
-    errors = [measure(pictures, originals).unflatten(0, (-1, len(images))) for measure in (mse, psnr)]
-    pictures = pictures.unflatten(0, (-1, len(images)))
-    return Reconstruction(pictures[0], pictures[1:], errors[0][0], errors[1][0], errors[0][1:], errors[1][1:])
+    squared, decibels = (measure(pictures, originals).reshape(-1, len(images)) for measure in (mse, psnr))
+    pictures = pictures.reshape(-1, *images.shape)
+    return Reconstruction(pictures[0], pictures[1:], squared[0], decibels[0], squared[1:], decibels[1:])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -74,13 +75,12 @@ def emergence(
     parts = take_apart(model, images, steps, batch_size)
     original = _original_run(model, parts, steps, batch_size)
     rise = torch.zeros(len(index), len(images), steps)
-    t = torch.zeros(steps, dtype=torch.long)
+    t = torch.tensor(model.schedule.respaced(steps)).flip(0)
     for job in jobs(parts, indices, high[:, None], batch_size, model.device):
         own = index[job.prototype]
         for i, step in enumerate(model.sample_steps(job.x_T, job.s, steps, "ddim")):
             s = model.encode(step.x_0).cpu()[torch.arange(len(own)), own]
             rise[job.prototype, job.image, i] = s - original[job.image, own, i]
-            t[i] = step.t
     curve = rise.mean(1)
     plateau = curve[:, -1]
     visible = plateau > VISIBLE * (high - low)
@@ -91,7 +91,7 @@ def emergence(
 def _original_run(model: PatronusModule, parts: Parts, steps: int, batch_size: int) -> Float[Tensor, "n m k"]:
     """ŝ(t) of the unedited images."""
     runs = []
-    for x_T, s in zip(parts.x_T.split(batch_size), parts.s.split(batch_size), strict=True):
+    for x_T, s in zip(torch.split(parts.x_T, batch_size), torch.split(parts.s, batch_size), strict=True):
         run = model.sample_steps(x_T.to(model.device), s.to(model.device), steps, "ddim")
         runs.append(torch.stack([model.encode(step.x_0).cpu() for step in run], dim=-1))
     return torch.cat(runs)
@@ -108,7 +108,7 @@ def first_passage(t: Int[Tensor, " k"], curve: Float[Tensor, "p k"], level: Floa
     return times.where(reached.any(1), torch.nan)
 
 
-# ---- the causal version --------------------------------------------------------------------------------------------------
+# ---- the causal version ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def _windows(model: PatronusModule, windows: int | Sequence[tuple[int, int]]) ->
     total = model.schedule.timesteps
     if isinstance(windows, int):
         edges = [total * i // max(windows, 1) for i in range(windows + 1)]
-        windows = [(a, b - 1) for a, b in zip(edges, edges[1:], strict=False)][::-1]
+        windows = [(a, b - 1) for a, b in pairwise(edges)][::-1]
     for first, last in windows:
         if not 0 <= first <= last < total:
             raise InvalidOptionError(f"window {first}..{last} holds no timestep of 0..{total - 1}; give first <= last")

@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from patronus_pl.analysis.evaluation import evaluating
+from patronus_pl.analysis.evaluation import deviation, evaluating
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.metrics import PointingGame, pointing_game
 from patronus_pl.modules import PatronusModule
 from patronus_pl.prototypes import ReceptiveField
-from patronus_pl.types import Activations, Attributes, Image, ImageBytes, Masks, SimilarityMap
+from patronus_pl.types import Attributes, Image, ImageBytes, Masks, SimilarityMap
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def locate(model: PatronusModule, images: Image, batch_size: int = 64) -> Locati
         images: (b, c, h, w) in [-1, 1].
         batch_size: images at a time.
     """
-    parts = [_locate(model, model.similarity_map(x.to(model.device)), x) for x in images.split(batch_size)]
+    parts = [_locate(model, model.similarity_map(x.to(model.device)), x) for x in torch.split(images, batch_size)]
     return Location(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
@@ -88,7 +88,7 @@ def all_centres(model: PatronusModule, height: int, width: int) -> Float[Tensor,
     return centres(model.encoder.receptive_field, grid[:, 0], grid[:, 1], height, width)
 
 
-# ---- the map at the size of the image ----------------------------------------------------------------------------------
+# ---- the map at the size of the image --------------------------------------------------------------------------------
 
 
 def pixel_map(
@@ -127,7 +127,7 @@ def spread(similarity: SimilarityMap, scale: Float[Tensor, " m"]) -> Float[Tenso
     return (flat >= flat.amax(-1, keepdim=True) - scale.to(flat)[:, None]).float().mean(-1)
 
 
-# ---- the best patches of a data set ------------------------------------------------------------------------------------
+# ---- the best patches of a data set ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def top_patches(
         best = _best(best, _candidates(model, x, features, count), k)
         drawn = _best(drawn, _random_candidates(features, generator), random_patches)
         names = dict(enumerate(batch["id"], start=count))
-        ids = {i: names.get(i) or ids[i] for i in best["index"].unique().tolist()}
+        ids = {i: names.get(i) or ids[i] for i in set(best["index"].flatten().tolist())}
         count += len(x)
     if not count:
         raise InvalidOptionError("there are no images to search for patches; give at least one batch")
@@ -219,7 +219,6 @@ def _candidates(
     """Every image's best patch for every prototype, (m, b, ...)."""
     similarity = model.prototypes.similarity_map(features)
     row, col, box, _, value = _locate(model, similarity, images)
-    scale = model.activation_std
     patch = (row * similarity.shape[-1] + col).to(features.device)
     vectors = features.flatten(2).gather(2, patch[:, None].expand(-1, features.shape[1], -1))
     return {
@@ -231,7 +230,7 @@ def _candidates(
         "col": col.T,
         "box": box.transpose(0, 1),
         "features": vectors.permute(2, 0, 1).float().cpu(),
-        "spread": spread(similarity, scale).cpu().T,
+        "spread": spread(similarity, deviation(model)).cpu().T,
     }
 
 
@@ -251,7 +250,7 @@ def _best(kept: dict[str, Tensor], new: dict[str, Tensor], k: int) -> dict[str, 
     return {name: value[rows, order] for name, value in both.items()}
 
 
-# ---- the pointing game -------------------------------------------------------------------------------------------------
+# ---- the pointing game -----------------------------------------------------------------------------------------------
 
 
 @evaluating

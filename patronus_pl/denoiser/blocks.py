@@ -31,7 +31,8 @@ class SelfAttention(nn.Module):
         b, c, h, w = x.shape
         tokens = self.norm(x).flatten(2).transpose(1, 2)
         attended, _ = self.attention(tokens, tokens, tokens, need_weights=False)
-        return x + attended.transpose(1, 2).reshape(b, c, h, w)
+        mixed: Tensor = attended.transpose(1, 2).reshape(b, c, h, w)
+        return x + mixed
 
 
 class ResidualBlock(nn.Module):
@@ -61,4 +62,5 @@ class ResidualBlock(nn.Module):
         h = self.conv_1(F.silu(self.norm_1(x)))
         h = h + (self.time(time) + self.condition(condition))[:, :, None, None]
         h = self.conv_2(self.dropout(F.silu(self.norm_2(h))))
-        return self.attention(h + self.skip(x))
+        output: Tensor = self.attention(h + self.skip(x))
+        return output

@@ -27,8 +27,8 @@ class UNet(nn.Module):
         groups: of GroupNorm.
         dropout: Dropout2d inside the blocks.
         patch: works on patch × patch pixel-unshuffled images: patch² times fewer positions.
-        head_channels: channels of a full-resolution head that also sees x_t; 0 for none. With `patch` > 1 the pixels of a
-            patch come from separate filters, which leaves a visible grain; the head removes it.
+        head_channels: channels of a full-resolution head that also sees x_t; 0 for none. With `patch` > 1 the pixels of
+            a patch come from separate filters, which leaves a visible grain; the head removes it.
 
     Raises:
         InvalidOptionError: sizes that do not fit each other.
@@ -52,12 +52,22 @@ class UNet(nn.Module):
         levels = len(multipliers)
         attention = tuple(attention) if attention is not None else (False,) * levels
         if len(attention) != levels:
-            raise InvalidOptionError(f"denoiser: {len(attention)} attention flags for {levels} levels; give one a level")
+            raise InvalidOptionError(
+                f"denoiser: {len(attention)} attention flags for {levels} levels; give one a level"
+            )
         if base % groups or base % heads:
-            raise InvalidOptionError(f"denoiser.base is {base}; it must be a multiple of groups ({groups}) and heads ({heads})")
+            raise InvalidOptionError(
+                f"denoiser.base is {base}; it must be a multiple of groups ({groups}) and heads ({heads})"
+            )
         self.image_channels, self.condition_dim, self.base = image_channels, condition_dim, base
         self.multipliers, self.blocks, self.attention = tuple(multipliers), blocks, attention
-        self.heads, self.groups, self.dropout, self.patch, self.head_channels = heads, groups, dropout, patch, head_channels
+        self.heads, self.groups, self.dropout, self.patch, self.head_channels = (
+            heads,
+            groups,
+            dropout,
+            patch,
+            head_channels,
+        )
         self.size_multiple = patch * 2 ** (levels - 1)
         embedding = 4 * base
 
@@ -91,7 +101,10 @@ class UNet(nn.Module):
 
         outputs = head_channels or image_channels
         self.last = nn.Sequential(
-            nn.GroupNorm(groups, width), nn.SiLU(), nn.Conv2d(width, outputs * patch**2, 3, padding=1), nn.PixelShuffle(patch)
+            nn.GroupNorm(groups, width),
+            nn.SiLU(),
+            nn.Conv2d(width, outputs * patch**2, 3, padding=1),
+            nn.PixelShuffle(patch),
         )
         self.unshuffle = Rearrange("b c (h p) (w q) -> b (c p q) h w", p=patch, q=patch)
         self.head = (
@@ -114,7 +127,7 @@ class UNet(nn.Module):
         # Sides that the levels cannot halve are padded on the right and at the bottom, and cut again at the end.
         x_t = F.pad(x_t, (0, -width % self.size_multiple, 0, -height % self.size_multiple))
         time = F.silu(self.time(timestep_embedding(t, self.base).to(self.first.weight.dtype)))
-        h = self.first(self.unshuffle(x_t) if self.patch > 1 else x_t)
+        h: Tensor = self.first(self.unshuffle(x_t) if self.patch > 1 else x_t)
         skips = [h]
         for layer in self.down:
             h = layer(h, time, embedded_condition) if isinstance(layer, ResidualBlock) else layer(h)

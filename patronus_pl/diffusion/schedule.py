@@ -102,6 +102,12 @@ class NoiseSchedule(nn.Module):
         """x_0 = (x_t - √(1-ᾱ_t) ε) / √ᾱ_t (Ho et al. 2020, eq. 15)."""
         return (x_t - self._noise(t, x_t) * noise) / self._signal(t, x_t)
 
+    def noise_from_x_0(
+        self, x_0: Float[Tensor, "b *shape"], x_t: Float[Tensor, "b *shape"], t: Timesteps
+    ) -> Float[Tensor, "b *shape"]:
+        """ε = (x_t - √ᾱ_t x_0) / √(1-ᾱ_t)."""
+        return (x_t - self._signal(t, x_t) * x_0) / self._noise(t, x_t)
+
     def snr(self, t: Timesteps) -> Float[Tensor, " b"]:
         """Signal-to-noise ratio ᾱ_t / (1-ᾱ_t)."""
         return (self.signal_scale[t] / self.noise_scale[t]).square()

@@ -1,17 +1,23 @@
-"""Reading checkpoints, with errors that say what is wrong."""
+"""Writing checkpoints, and reading them with errors that say what is wrong."""
 
 import inspect
 import pickle
+import re
+from argparse import ArgumentError
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import lightning
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.cli import instantiate_module
 from torch import nn
 
-from patronus_pl.errors import CheckpointError
+from patronus_pl.errors import CheckpointError, OutputError
 
 INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
+Module = TypeVar("Module", bound=pl.LightningModule)
 
 
 def configuration(module: pl.LightningModule) -> dict[str, Any]:
@@ -38,33 +44,100 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def read_checkpoint(path: str) -> dict[str, Any]:
+def save_module(module: pl.LightningModule, path: str | Path) -> None:
+    """Write a checkpoint without training state, as Lightning lays it out; all of it or nothing.
+
+    `load_from_checkpoint` reads it, and so does `--ckpt_path` of validate, test and predict. It holds no optimiser:
+    `fit` cannot go on from it.
+
+    Args:
+        module: one whose hyper-parameters are its `configuration`.
+        path: file to write or to replace.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    checkpoint = {
+        "epoch": 0,
+        "global_step": 0,
+        "pytorch-lightning_version": lightning.__version__,
+        "state_dict": module.state_dict(),
+        "hparams_name": "kwargs",
+        "hyper_parameters": dict(module.hparams),
+    }
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(checkpoint, file)
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {str(path)!r} ({error.strerror}); choose another file") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def load_module(cls: type[Module], path: str | Path, **overrides: Any) -> Module:
+    """The module in a checkpoint, rebuilt from the configuration that the checkpoint carries.
+
+    Args:
+        cls: its class.
+        path: a checkpoint.
+        overrides: constructor arguments that replace those in the file.
+
+    Raises:
+        CheckpointError: as `read_checkpoint`; or the checkpoint is one of another class, or does not fit this one.
+    """
+    checkpoint = read_checkpoint(path)
+    arguments = {**checkpoint.get("hyper_parameters", {}), **overrides}
+    name = str(arguments.pop("_class_path", _path(cls)))
+    arguments.pop("_instantiator", None)
+    if name.rsplit(".", 1)[-1] != cls.__name__:
+        raise CheckpointError(f"{str(path)!r} is a checkpoint of {name}, not of {cls.__name__}; use another file")
+    try:
+        module = instantiate_module(cls, arguments)
+        module.load_state_dict(checkpoint["state_dict"])
+    except (ArgumentError, TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{str(path)!r} does not fit {cls.__name__} of this version ({error}); train it again"
+        ) from error
+    return module
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The dictionary in a checkpoint file, without running anything that is in it.
 
     Raises:
-        CheckpointError: no such file, not a checkpoint, truncated, or one that holds more than tensors and plain values.
+        CheckpointError: no such file, no checkpoint, or as `read_tensors`.
     """
     if not Path(path).is_file():
-        raise CheckpointError(f"no checkpoint {path!r}; `patronus fit` writes them to runs/<name>/version_<k>/checkpoints/")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path!r} holds more than tensors and plain values and is not loaded: {error}") from error
-    except (RuntimeError, EOFError, OSError, KeyError) as error:
-        raise CheckpointError(f"{path!r} is truncated or no checkpoint ({error}); copy or train it again") from error
+        raise CheckpointError(
+            f"no checkpoint {str(path)!r}; `patronus fit` writes them to runs/<name>/version_<k>/checkpoints/"
+        )
+    checkpoint = read_tensors(path)
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise CheckpointError(f"{path!r} is no Lightning checkpoint; for the authors' files use `patronus import-reference`")
+        raise CheckpointError(
+            f"{str(path)!r} is no Lightning checkpoint; for the authors' files use `patronus import-reference`"
+        )
     return checkpoint
 
 
-def require_checkpoint_of(cls: type[pl.LightningModule], path: str) -> None:
-    """Refuse a file that is no checkpoint of `cls`, or that would instantiate it by unusual means.
+def read_tensors(path: str | Path) -> Any:
+    """What `torch.save` wrote, provided that it is tensors and plain values alone; nothing in the file is run.
 
     Raises:
-        CheckpointError: as `read_checkpoint`, or the checkpoint is one of another class.
+        CheckpointError: the file is truncated, was not written by `torch.save`, or holds more than that.
     """
-    parameters = read_checkpoint(path).get("hyper_parameters", {})
-    name = str(parameters.get("_class_path", f"{cls.__module__}.{cls.__name__}"))
-    instantiator = parameters.get("_instantiator", INSTANTIATOR)
-    if name.rsplit(".", 1)[-1] != cls.__name__ or instantiator != INSTANTIATOR:
-        raise CheckpointError(f"{path!r} is a checkpoint of {name}, not of {cls.__name__}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's parser raises nearly anything, KeyError and AssertionError too, on a bad file
+        forbidden = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        if forbidden and isinstance(error, pickle.UnpicklingError):
+            raise CheckpointError(
+                f"{str(path)!r} holds more than tensors and plain values ({forbidden[1]}) and is not loaded; "
+                "use a file with weights alone"
+            ) from error
+        raise CheckpointError(
+            f"{str(path)!r} is truncated or no checkpoint ({type(error).__name__}); copy or train it again"
+        ) from error

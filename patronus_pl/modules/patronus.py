@@ -1,12 +1,16 @@
 """`PatronusModule`: encoder, prototypes, denoiser and noise schedule, trained together."""
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from jaxtyping import Float
+from lightning.pytorch.plugins.precision import Precision
+from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,7 +19,7 @@ from torchmetrics import MeanMetric
 from patronus_pl.denoiser import UNet
 from patronus_pl.diffusion import NoiseSchedule, samplers
 from patronus_pl.errors import CheckpointError, InvalidOptionError, TrainingDivergedError
-from patronus_pl.modules.checkpoint import configuration, require_checkpoint_of
+from patronus_pl.modules.checkpoint import configuration, load_module
 from patronus_pl.prototypes import PatchEncoder, PrototypeLayer, decorrelation_loss, distinctness_loss
 from patronus_pl.types import Activations, Box, Image, SimilarityMap, Timesteps
 
@@ -39,8 +43,8 @@ class PatronusModule(pl.LightningModule):
         prototypes: features → activations; `dim` must equal the encoder's last channel.
         denoiser: its `condition_dim` must equal the number of prototypes.
         schedule: the noise levels t = 0..T-1.
-        prediction: what the denoiser predicts. `v` makes the condition pay from the first step; `epsilon` is the paper's
-            and weighs errors of x_0 next to nothing at the noise levels where s is all the model has.
+        prediction: what the denoiser predicts. `v` makes the condition pay from the first step; `epsilon` is the
+            paper's and weighs errors of x_0 next to nothing at the noise levels where s is all the model has.
         standardise: feed the denoiser standardised activations; False feeds them raw, as the paper does.
         init: `patches` starts the prototypes from features of real patches; `random` leaves them where they are.
         decorrelation: λ_c, weight of the penalty that makes prototypes movable one at a time.
@@ -66,6 +70,7 @@ class PatronusModule(pl.LightningModule):
     activation_std: Tensor
     activation_low: Tensor
     activation_high: Tensor
+    quartile_loss: Iterable[MeanMetric]
 
     def __init__(
         self,
@@ -74,7 +79,8 @@ class PatronusModule(pl.LightningModule):
         prototypes: PrototypeLayer,
         denoiser: UNet,
         schedule: NoiseSchedule,
-        prediction: Literal["v", "epsilon"] = "v",
+        prediction: Literal["v", "epsilon", "x_0"] = "v",
+        max_weight: float = 5.0,
         standardise: bool = True,
         init: Literal["patches", "random"] = "patches",
         decorrelation: float = 0.02,
@@ -93,10 +99,11 @@ class PatronusModule(pl.LightningModule):
         self.image_shape = (image_shape[0], image_shape[1], image_shape[2])
         self.encoder, self.prototypes, self.denoiser, self.schedule = encoder, prototypes, denoiser, schedule
         self.prediction, self.standardise, self.init = prediction, standardise, init
-        self.decorrelation, self.distinctness, self.distinctness_margin = decorrelation, distinctness, distinctness_margin
+        self.decorrelation = decorrelation
+        self.distinctness, self.distinctness_margin = distinctness, distinctness_margin
         self.condition_noise, self.condition_noise_warmup = condition_noise, condition_noise_warmup
-        self.timestep_power = timestep_power
-        self.lr, self.weight_decay, self.warmup_steps, self.final_lr, self.seed = lr, weight_decay, warmup_steps, final_lr, seed
+        self.timestep_power, self.max_weight, self.seed = timestep_power, max_weight, seed
+        self.lr, self.weight_decay, self.warmup_steps, self.final_lr = lr, weight_decay, warmup_steps, final_lr
         self._check_parts()
         self.save_hyperparameters(configuration(self), logger=False)
         m = prototypes.count
@@ -105,7 +112,7 @@ class PatronusModule(pl.LightningModule):
         # Each prototype's own range over the training set: 2nd and 98th percentile.
         self.register_buffer("activation_low", torch.zeros(m))
         self.register_buffer("activation_high", torch.ones(m))
-        self.quartile_loss = torch.nn.ModuleList(MeanMetric() for _ in range(QUARTILES))
+        self.quartile_loss = torch.nn.ModuleList(MeanMetric() for _ in range(QUARTILES))  # type: ignore[assignment]
 
     def _check_parts(self) -> None:
         channels, height, width = self.image_shape
@@ -119,21 +126,29 @@ class PatronusModule(pl.LightningModule):
         for left, a, right, b in fits:
             if a != b:
                 raise InvalidOptionError(f"{left} is {a} but {right} is {b}; make them equal")
-        for name in ("decorrelation", "distinctness", "condition_noise"):
+        for name in ("decorrelation", "distinctness", "condition_noise", "seed"):
             if getattr(self, name) < 0:
                 raise InvalidOptionError(f"model.{name} is {getattr(self, name)}; it must not be negative")
         if self.timestep_power <= 0 or self.lr <= 0:
-            raise InvalidOptionError(f"model.timestep_power ({self.timestep_power}) and lr ({self.lr}) must be positive")
+            raise InvalidOptionError(
+                f"model.timestep_power is {self.timestep_power} and model.lr {self.lr}; both must be positive"
+            )
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str, map_location: Any = "cpu", **kwargs: Any) -> "PatronusModule":  # type: ignore[override]
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, map_location: str | torch.device = "cpu", **overrides: Any
+    ) -> "PatronusModule":
         """A trained model: EMA weights (where training kept them), in evaluation mode.
 
+        Args:
+            checkpoint_path: what `patronus fit` or `patronus import-reference` wrote.
+            map_location: device to put it on.
+            overrides: constructor arguments that replace those in the file, such as `lr`.
+
         Raises:
-            CheckpointError: no such file, a truncated one, or one of another class.
+            CheckpointError: no such file, a truncated one, one of another class, or one that needs other parts.
         """
-        require_checkpoint_of(cls, checkpoint_path)
-        return super().load_from_checkpoint(checkpoint_path, map_location=map_location, **kwargs).eval()
+        return load_module(cls, checkpoint_path, **overrides).to(map_location).eval()
 
     # ---------------------------------------------------------------------------------------------- using a model
 
@@ -145,14 +160,16 @@ class PatronusModule(pl.LightningModule):
     def _require_channels(self, x: Tensor) -> None:
         if x.shape[1] != self.image_shape[0]:
             raise CheckpointError(
-                f"the checkpoint was trained on images of {self.image_shape[0]} channel(s), but these have {x.shape[1]}; "
-                "use data with as many channels"
+                f"the checkpoint was trained on images of {self.image_shape[0]} channel(s), but these have "
+                f"{x.shape[1]}; use data with as many channels"
             )
+        self.encoder.map_size(*x.shape[-2:])
 
     def encode(self, x: Image) -> Activations:
         """S of images, (b, m)."""
         self._require_channels(x)
-        return self.prototypes(self.encoder(x)).float()
+        s: Tensor = self.prototypes(self.encoder(x))
+        return s.float()
 
     def similarity_map(self, x: Image) -> SimilarityMap:
         """Similarity of every patch to every prototype, (b, m, rows, cols); with hard pooling s is its maximum."""
@@ -173,6 +190,8 @@ class PatronusModule(pl.LightningModule):
 
         def denoise(x_t: Image, t: Timesteps) -> Image:
             output = self.denoiser(x_t, t, embedded).float()
+            if self.prediction == "x_0":
+                return self.schedule.noise_from_x_0(output, x_t, t)
             return output if self.prediction == "epsilon" else self.schedule.noise_from_velocity(output, x_t, t)
 
         return denoise
@@ -226,6 +245,8 @@ class PatronusModule(pl.LightningModule):
         """Like `decode`, but yields every step as it is taken."""
         denoise = self.denoiser_for(s)
         if sampler == "ddpm":
+            if noise is None:
+                raise InvalidOptionError("sampler ddpm is random; pass noise=NoiseSource(seed, indices), or use ddim")
             return samplers.ddpm(denoise, x_T, self.schedule, steps, noise=noise, clip=clip)
         if sampler == "ddim":
             return samplers.ddim(denoise, x_T, self.schedule, steps, eta=eta, noise=noise, clip=clip)
@@ -258,7 +279,9 @@ class PatronusModule(pl.LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """One step of the joint objective."""
         x_0 = batch["image"]
-        t, noise, condition_noise = self._draw(x_0, self.trainer.global_step)
+        # Batches whose gradients are summed into one optimiser step have noise of their own each.
+        batches = self.trainer.accumulate_grad_batches
+        t, noise, condition_noise = self._draw(x_0, self.trainer.global_step * batches + batch_idx % batches)
         s = self.prototypes(self.encoder(x_0))
         everyone = self._all_ranks(s)
         condition = self._training_condition(s, everyone)
@@ -308,18 +331,25 @@ class PatronusModule(pl.LightningModule):
     def _draw(self, x_0: Image, step: int) -> tuple[Timesteps, Image, Activations]:
         """Timesteps and noise of one step. Drawn for the batches of all ranks, of which each takes its own rows."""
         ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self._trainer is not None else (1, 0)
-        total = len(x_0) * ranks
-        generator = torch.Generator(x_0.device).manual_seed((self.seed << 32) + step)
-        noise = torch.randn((total, *x_0.shape[1:]), generator=generator, device=x_0.device)
-        condition_noise = torch.randn((total, self.prototypes.count), generator=generator, device=x_0.device)
+        total, device = len(x_0) * ranks, x_0.device
+        # Hashed into one number, since torch's CPU generator keeps only the lower 32 bits of a seed.
+        (seed,) = np.random.SeedSequence((self.seed, step)).generate_state(1).tolist()
+        generator = torch.Generator(device).manual_seed(seed)
+        noise = torch.randn((total, *x_0.shape[1:]), generator=generator, device=device)
+        condition_noise = torch.randn((total, self.prototypes.count), generator=generator, device=device)
         # Stratified: every batch covers all noise levels, which lowers the variance of the loss.
-        u = (torch.randperm(total, generator=generator, device=x_0.device) + torch.rand(total, generator=generator, device=x_0.device)) / total
+        strata = torch.randperm(total, generator=generator, device=device)
+        u = (strata + torch.rand(total, generator=generator, device=device)) / total
         t = (u.pow(1 / self.timestep_power) * self.schedule.timesteps).long().clamp_max(self.schedule.timesteps - 1)
         return t[rank::ranks], noise[rank::ranks].to(x_0.dtype), condition_noise[rank::ranks]
 
     def _denoising_loss(self, x_0: Image, t: Timesteps, noise: Image, condition: Activations) -> Float[Tensor, " b"]:
         x_t = self.schedule.add_noise(x_0, noise, t)
         output = self.denoiser(x_t, t, self.denoiser.embed_condition(condition))
+        if self.prediction == "x_0":
+            # ‖v - v̂‖² = ‖x_0 - x̂_0‖² (SNR + 1), capped where it would let the least noisy steps drown the others.
+            weight = (self.schedule.snr(t) + 1).clamp_max(self.max_weight)
+            return weight * F.mse_loss(output.float(), x_0, reduction="none").flatten(1).mean(1)
         target = noise if self.prediction == "epsilon" else self.schedule.velocity(x_0, noise, t)
         return F.mse_loss(output.float(), target, reduction="none").flatten(1).mean(1)
 
@@ -344,8 +374,7 @@ class PatronusModule(pl.LightningModule):
         """The activations of every rank's batch, with gradients: statistics are those of the global batch."""
         if self.trainer.world_size == 1:
             return s
-        gathered: Tensor = self.all_gather(s, sync_grads=True)
-        return gathered.flatten(0, 1)
+        return cast(Tensor, self.all_gather(s, sync_grads=True)).flatten(0, 1)
 
     def _log_quartiles(self, per_image: Float[Tensor, " b"], t: Timesteps) -> None:
         quartile = t * QUARTILES // self.schedule.timesteps
@@ -361,9 +390,28 @@ class PatronusModule(pl.LightningModule):
                 "Lower model.lr or raise model.warmup_steps, and resume with --ckpt_path"
             )
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """As Lightning does, which needlessly refuses fused optimisers under bfloat16: only float16 scales its loss."""
+        if self.trainer.precision == "bf16-mixed":
+            Precision.clip_gradients(
+                self.trainer.precision_plugin,
+                optimizer,
+                gradient_clip_val or 0.0,
+                GradClipAlgorithmType(gradient_clip_algorithm or "norm"),
+            )
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with linear warm-up, then cosine decay to `final_lr`."""
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
+        # Fused AdamW is eight times faster on a CPU; float16's loss scaling is the one thing it does not go with.
+        fused = self.trainer.precision != "16-mixed"
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused)
         total = self.trainer.estimated_stepping_batches
 
         def factor(step: int) -> float:

@@ -14,7 +14,7 @@ from patronus_pl.types import Features, Image
 class PatchEncoder(nn.Module):
     """Convolutions without normalisation, so that each output vector depends on its receptive field alone.
 
-    f: (b, c, h, w) in [-1, 1] → (b, D, rows, cols); D is the last entry of `channels` (method: section "Patch encoder").
+    f: (b, c, h, w) in [-1, 1] → (b, D, rows, cols); D is the last entry of `channels` (Weng et al. 2026).
 
     Args:
         channels: of the image, then after every layer; the paper has (c, 32, 64, 64, 128).
@@ -41,25 +41,19 @@ class PatchEncoder(nn.Module):
         layers = len(channels) - 1
         if not layers == len(kernel_sizes) == len(strides) == len(paddings) or layers < 1:
             raise InvalidOptionError(
-                f"encoder: {len(channels)} channels ask for {layers} layers, but there are {len(kernel_sizes)} kernel sizes, "
-                f"{len(strides)} strides and {len(paddings)} paddings; give one of each a layer"
+                f"encoder: {len(channels)} channels ask for {layers} layers, but there are {len(kernel_sizes)} kernel "
+                f"sizes, {len(strides)} strides and {len(paddings)} paddings; give one of each a layer"
             )
         self.channels, self.kernel_sizes = tuple(channels), tuple(kernel_sizes)
         self.strides, self.paddings = tuple(strides), tuple(paddings)
         self.init, self.last_relu, self.dim = init, last_relu, channels[-1]
         self.receptive_field = ReceptiveField.of(kernel_sizes, strides, paddings)
-        self.layers = nn.ModuleList(
+        convolutions = [
             nn.Conv2d(channels[i], channels[i + 1], kernel_sizes[i], strides[i], paddings[i]) for i in range(layers)
-        )
-        self._initialise()
-
-    def _initialise(self) -> None:
-        for layer in self.layers:
-            if self.init == "he":
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            else:
-                nn.init.normal_(layer.weight, 0.0, 0.1)
-            nn.init.zeros_(layer.bias)
+        ]
+        for convolution in convolutions:
+            _initialise(convolution, init)
+        self.layers = nn.ModuleList(convolutions)
 
     def map_size(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the output for an image of the given size.
@@ -68,8 +62,7 @@ class PatchEncoder(nn.Module):
             InvalidOptionError: the image is smaller than what the layers need.
         """
         rows, cols = height, width
-        for layer in self.layers:
-            (k, _), (s, _), (p, _) = layer.kernel_size, layer.stride, layer.padding
+        for k, s, p in zip(self.kernel_sizes, self.strides, self.paddings, strict=True):
             rows, cols = ((n + 2 * p - k) // s + 1 if n + 2 * p >= k else 0 for n in (rows, cols))
         if rows < 1 or cols < 1:
             raise InvalidOptionError(
@@ -81,7 +74,17 @@ class PatchEncoder(nn.Module):
     def forward(self, image: Image) -> Features:
         """Feature vector of every patch."""
         x = image
-        for layer in self.layers[:-1]:
-            x = torch.relu(layer(x))
-        x = self.layers[-1](x)
-        return torch.relu(x) if self.last_relu else x
+        for i, layer in enumerate(self.layers, start=1):
+            x = layer(x)
+            if i < len(self.layers) or self.last_relu:
+                x = torch.relu(x)
+        return x
+
+
+def _initialise(convolution: nn.Conv2d, init: str) -> None:
+    if init == "he":
+        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+    else:
+        nn.init.normal_(convolution.weight, 0.0, 0.1)
+    if convolution.bias is not None:
+        nn.init.zeros_(convolution.bias)

@@ -18,7 +18,7 @@ class PrototypeLayer(nn.Module):
 
     With hard pooling s_j = max_u sim_j(u), the paper's definition; with soft pooling
     s_j = Σ_u softmax_u(τ sim_j(u)) sim_j(u), which sends gradient to every patch that resembles the prototype.
-    s_j lies in (0, log(1 + 1/ε)) in both.
+    s_j lies in (0, log(1/ε)] in both.
 
     Args:
         count: m, how many prototypes.
@@ -26,10 +26,10 @@ class PrototypeLayer(nn.Module):
         similarity: `unit` compares directions (features and prototypes of unit norm, d² ∈ [0, 4]); `euclidean` is the
             paper's plain distance.
         temperature: τ of soft pooling, the same in training and after; None pools hard.
-        epsilon: ε, caps the similarity at log(1 + 1/ε) ≈ 9.21.
+        epsilon: ε < 1, caps the similarity at log(1/ε) ≈ 9.21.
 
     Raises:
-        InvalidOptionError: m, D, τ or ε not positive.
+        InvalidOptionError: m, D, τ or ε not positive, or ε not below 1.
     """
 
     def __init__(
@@ -44,7 +44,10 @@ class PrototypeLayer(nn.Module):
         for name, value in (("count", count), ("dim", dim), ("temperature", temperature), ("epsilon", epsilon)):
             if value is not None and value <= 0:
                 raise InvalidOptionError(f"prototypes.{name} is {value}; it must be greater than 0")
-        self.count, self.dim, self.similarity, self.temperature, self.epsilon = count, dim, similarity, temperature, epsilon
+        if epsilon >= 1:
+            raise InvalidOptionError(f"prototypes.epsilon is {epsilon}; it must be below 1 (usually 1e-4)")
+        self.count, self.dim, self.similarity = count, dim, similarity
+        self.temperature, self.epsilon = temperature, epsilon
         self.vectors = nn.Parameter(torch.rand(count, dim))  # U[0, 1), the paper's start
 
     def distances(self, features: Features) -> Float[Tensor, "b m rows cols"]:
@@ -59,7 +62,7 @@ class PrototypeLayer(nn.Module):
             return squared.clamp_min(0.0)
 
     def similarity_map(self, features: Features) -> SimilarityMap:
-        """sim_j(u) = log((d² + 1) / (d² + ε)): 0 far away, log(1 + 1/ε) on the prototype itself."""
+        """sim_j(u) = log((d² + 1) / (d² + ε)): 0 far away, log(1/ε) on the prototype itself."""
         d2 = self.distances(features)
         return torch.log((d2 + 1) / (d2 + self.epsilon))
 

@@ -11,9 +11,11 @@ from patronus_pl.types import Activations
 def correlation(activations: Activations) -> Float[Tensor, "m m"]:
     """Pearson correlation between prototypes over the batch; 0 where a prototype is constant."""
     centred = activations - activations.mean(0)
-    # The floor only matters for constant columns, where 0/0 would poison the gradient.
-    unit = centred / centred.norm(dim=0).clamp_min(1e-6)
-    return unit.T @ unit
+    # Rounding leaves a constant column not quite constant: it must not be blown up to norm 1, nor 0 divided by 0.
+    floor = 1e-5 * activations.detach().norm(dim=0) + 1e-12
+    unit = centred / torch.maximum(centred.norm(dim=0), floor)
+    products: Tensor = unit.T @ unit
+    return products
 
 
 def decorrelation_loss(activations: Activations) -> Float[Tensor, ""]:
