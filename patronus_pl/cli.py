@@ -3,10 +3,11 @@
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from patronus_pl import __version__
-from patronus_pl.errors import PatronusError
+from patronus_pl.errors import InvalidOptionError, PatronusError
 
 ENGINES = {
     "fit": "train a model",
@@ -111,4 +112,21 @@ def _run_command(argv: list[str]) -> None:
         "explain": commands.explain,
         "import-reference": commands.import_reference,
     }
-    auto_cli(functions[argv[0]], args=argv[1:], prog=f"patronus {argv[0]}")
+    auto_cli(functions[argv[0]], args=_data_section(argv[1:]), prog=f"patronus {argv[0]}")
+
+
+def _data_section(argv: list[str]) -> list[str]:
+    """Let `--data configs/X.yaml` name the YAML of a whole run: its `data` section is what is meant."""
+    import json
+
+    import yaml
+
+    argv = [part for arg in argv for part in (arg.split("=", 1) if arg.startswith("--data=") else [arg])]
+    for i, arg in enumerate(argv[:-1]):
+        if arg == "--data" and argv[i + 1].endswith((".yaml", ".yml")):
+            try:
+                config = yaml.safe_load(Path(argv[i + 1]).read_text(encoding="utf-8"))
+            except (OSError, yaml.YAMLError) as error:
+                raise InvalidOptionError(f"--data {argv[i + 1]}: {error}; name a YAML file with a `data` section") from error
+            argv[i + 1] = json.dumps(config["data"] if isinstance(config, dict) and "data" in config else config)
+    return argv

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,13 @@ import numpy as np
 import torch
 from lightning.pytorch import seed_everything
 from lightning.pytorch.cli import instantiate_module
+from numpy.typing import NDArray
 from torchvision.utils import save_image
 from tqdm import tqdm
 
-from patronus_pl.data import Activations, ImageDataModule
+from patronus_pl.analysis.findings import Effort, Subject
+from patronus_pl.analysis.report import explain as write_report
+from patronus_pl.data import Activations, ImageDataModule, PlantedFaces
 from patronus_pl.data.base import normalise
 from patronus_pl.diffusion import NoiseSource
 from patronus_pl.errors import CheckpointError, InvalidOptionError, OutputError
@@ -165,6 +169,66 @@ def _rows(source: str, n: int, seed: int, model: PatronusModule) -> torch.Tensor
             "encode with the same checkpoint"
         )
     return s[torch.from_numpy(np.random.default_rng(seed).integers(0, len(s), n))]
+
+
+def explain(
+    ckpt: str,
+    out: str | None = None,
+    data: ImageDataModule | None = None,
+    split: str = "test",
+    n: int = 2000,
+    effort: Effort = Effort(),  # noqa: B008  (frozen; jsonargparse shows its fields as options)
+    seed: int = 0,
+    device: str = "auto",
+) -> None:
+    """Write report.html, one page that shows what the model learned, its pictures as PNG files, and report.json.
+
+    Args:
+        ckpt: a checkpoint, or the folder of a run.
+        out: folder for the report; by default that of the run.
+        data: images; by default those the checkpoint was trained on.
+        split: train, val or test.
+        n: how many images of the split to look at.
+        effort: how much to measure.
+        seed: of everything random.
+        device: auto, cpu or cuda[:i].
+    """
+    seed_everything(seed, verbose=False)
+    checkpoint = find_checkpoint(ckpt)
+    model = PatronusModule.load_from_checkpoint(str(checkpoint)).to(device_of(device))
+    images = data_of(checkpoint, data)
+    folder = Path(out) if out else run_folder(checkpoint)
+    write_report(model, subject_of(images, split, n), str(folder), str(checkpoint), replace(effort, seed=seed))
+    print(f"report -> {folder / 'report.html'}")
+
+
+def run_folder(checkpoint: Path) -> Path:
+    """The folder of the run that a checkpoint belongs to."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+
+
+def subject_of(data: ImageDataModule, split: str, n: int) -> Subject:
+    """The first n images of a split, with what the data know of them."""
+    table = data.table(split)
+    rows = np.arange(min(n, len(table)))
+    return Subject(
+        images=table.subset(rows).images,
+        attributes=table.attributes[rows],
+        ids=table.ids[: len(rows)],
+        attribute_names=data.attribute_names,
+        attribute_kind=data.attribute_kind,
+        description={**data.describe(), "split": split},
+        masks=_attribute_masks(data, split, rows[:512]) if isinstance(data, PlantedFaces) else None,
+    )
+
+
+def _attribute_masks(data: PlantedFaces, split: str, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(k, a, h, w): the part that shows each attribute; empty for attributes of the whole image."""
+    parts = data.masks(split, rows)
+    masks = np.zeros((len(rows), len(data.attribute_names), *parts.shape[2:]), dtype=np.bool_)
+    for name, part in data.attribute_part.items():
+        masks[:, data.attribute_names.index(name)] = parts[:, data.part_names.index(part)]
+    return masks
 
 
 def import_reference(directory: str, out: str) -> None:

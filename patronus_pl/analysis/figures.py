@@ -5,6 +5,7 @@ Figures are drawn without pyplot: no global state, no display, any thread.
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -23,7 +24,7 @@ Curve = Float[Tensor, " n"]
 
 DPI = 100
 INK, QUIET, ACCENT, SECOND = "#26241f", "#7a766d", "#c2571a", "#2c7a8c"
-STYLE = {
+STYLE: Any = {  # the keys have other types in other releases of matplotlib
     "font.family": "sans-serif",
     "font.size": 9,
     "text.color": INK,
@@ -38,7 +39,7 @@ STYLE = {
 }
 
 
-# ---- pixels ------------------------------------------------------------------------------------------------------------
+# ---- pixels ----------------------------------------------------------------------------------------------------------
 
 
 def rgb(images: Float[Tensor, "*shape c h w"]) -> UInt8[np.ndarray, "*shape h w 3"]:
@@ -71,8 +72,9 @@ def tiles(
             top, left = r * (h + gap) * scale, c * (w + gap) * scale
             tile = canvas[top : top + h * scale, left : left + w * scale]
             tile[..., :3], tile[..., 3] = big[r, c], 255
-            if boxes is not None and boxes[r][c] is not None:
-                _outline(tile, boxes[r][c], scale, colour)
+            box = boxes[r][c] if boxes is not None else None
+            if box is not None:
+                _outline(tile, box, scale, colour)
     return canvas
 
 
@@ -129,7 +131,7 @@ def encode(pixels: Pixels, quality: int | None = None) -> bytes:
     return buffer.getvalue()
 
 
-# ---- figures -----------------------------------------------------------------------------------------------------------
+# ---- figures ---------------------------------------------------------------------------------------------------------
 
 
 def image_grid(

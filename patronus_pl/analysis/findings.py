@@ -147,9 +147,8 @@ class Findings:
     def by_legibility(self) -> list[int]:
         """Prototypes, the most legible first; of several that read one attribute, the best comes before all others."""
         order = self.legibility.argsort(descending=True, stable=True).tolist()
-        attributes = self.reading.attribute.tolist()
-        seen: set[int] = set()
-        first = [j for j in order if attributes[j] < 0 or not (attributes[j] in seen or seen.add(attributes[j]))]
+        attributes = [int(self.reading.attribute[j]) for j in order]
+        first = [j for k, j in enumerate(order) if attributes[k] < 0 or attributes[k] not in attributes[:k]]
         return first + [j for j in order if j not in first]
 
 
@@ -238,7 +237,9 @@ def _probe(activations: Activations, subject: Subject, seed: int) -> Float[Tenso
     return torch.from_numpy(linear_probe(activations, y, FOLDS, seed).per_attribute).float()
 
 
-def _pointing(model: PatronusModule, subject: Subject, reading: AttributeReading, batch_size: int) -> list[PointingGame]:
+def _pointing(
+    model: PatronusModule, subject: Subject, reading: AttributeReading, batch_size: int
+) -> list[PointingGame]:
     if subject.masks is None:
         return []
     k = len(subject.masks)

@@ -32,7 +32,7 @@ OTHERS = 5
 """Most affected other prototypes that a card lists."""
 
 
-# ---- pictures on the page ----------------------------------------------------------------------------------------------
+# ---- pictures on the page --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def _headline(findings: Findings) -> list[int]:
     return findings.by_legibility()[:HEADLINE]
 
 
-# ---- charts on the page ------------------------------------------------------------------------------------------------
+# ---- charts on the page ----------------------------------------------------------------------------------------------
 
 
 def steps_path(heights: Sequence[float], width: float = 100, height: float = 40) -> str:
@@ -224,7 +224,7 @@ def _most_moved(findings: Findings, j: int) -> list[tuple[int, float]]:
     return list(zip(indices.tolist(), values.tolist(), strict=True))
 
 
-# ---- the page ----------------------------------------------------------------------------------------------------------
+# ---- the page --------------------------------------------------------------------------------------------------------
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -265,7 +265,7 @@ def render(model: PatronusModule, findings: Findings, subject: Subject, numbers:
     )
 
 
-# ---- files beside it ---------------------------------------------------------------------------------------------------
+# ---- files beside it -------------------------------------------------------------------------------------------------
 
 
 @torch.inference_mode()

@@ -6,7 +6,6 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -58,9 +57,7 @@ def explain(
     return numbers
 
 
-def _write(
-    folder: Path, model: PatronusModule, findings: Findings, subject: Subject, numbers: dict[str, Any]
-) -> None:
+def _write(folder: Path, model: PatronusModule, findings: Findings, subject: Subject, numbers: dict[str, Any]) -> None:
     (folder / PICTURES).mkdir()
     for name, png in draw_files(model, findings, subject):
         (folder / PICTURES / name).write_bytes(png)
@@ -75,7 +72,7 @@ def _move(aside: Path, out: Path) -> None:
         os.replace(aside / name, out / name)
 
 
-# ---- numbers -----------------------------------------------------------------------------------------------------------
+# ---- numbers ---------------------------------------------------------------------------------------------------------
 
 
 def finite(value: Any) -> Any:

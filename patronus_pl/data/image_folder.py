@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from numpy.typing import NDArray
 
 from patronus_pl.data.base import found_in
@@ -30,8 +30,8 @@ class ImageFolder(ImageFiles):
     """All images below a folder, at any depth and of any size, grey or RGB, turned as their EXIF says.
 
     A table (CSV, TSV, Parquet or JSON records) may name attributes and splits. Its rows are matched to images by
-    relative path, file name, or file name without extension. Images without a row, rows without an image and files that
-    are no images are skipped, and reported.
+    relative path, file name, or file name without extension. Images without a row and rows without an image are
+    skipped with a warning; files that are no images are skipped and logged.
 
     Args:
         root: the folder.
@@ -117,7 +117,8 @@ class ImageFolder(ImageFiles):
                 f"ImageFolder: no images below {root} (it holds {found_in(root)}); {self.remedy}"
             )
         if others:
-            self._report(some([str(path.relative_to(root)) for path in others], "files that are no images"))
+            names = [path.relative_to(root).as_posix() for path in others]
+            rank_zero_info(f"ImageFolder {root}: skipped {some(names, 'files that are no images')}")
         ids = [path.relative_to(root).as_posix() for path in files]
         if table is None:
             listing = Listing(files, np.empty((len(files), 0), np.float32), ids)
