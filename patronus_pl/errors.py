@@ -20,7 +20,7 @@ class AttributeTableError(PatronusError):
     """A table of attributes lacks a column, repeats an id or holds a value that is no attribute."""
 
 
-class InvalidOptionError(PatronusError, ValueError):
+class InvalidOptionError(PatronusError):
     """An option has an impossible value."""
 
 

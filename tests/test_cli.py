@@ -28,6 +28,12 @@ SMALL = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a run without a logger writes goes to the current folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 def config_args(name: str, folder: Path) -> list[str]:
     """Options that shrink a config, and a tree of its data set."""
     args = ["--config", str(CONFIGS / f"{name}.yaml"), *SMALL]

@@ -23,26 +23,27 @@ from patronus_pl.analysis.faithfulness import (
     use_ratio,
 )
 from patronus_pl.analysis.what import What, what
-from patronus_pl.analysis.when import CausalWindows, Emergence, causal_windows, emergence
+from patronus_pl.analysis.when import Commitment, Emergence, Survival, commitment, emergence, survival
 from patronus_pl.analysis.where import Location, TopPatches, locate, pixel_map, point_at_parts, top_patches
 
 __all__ = [
     "AttributeReading",
-    "CausalWindows",
     "Census",
     "Change",
+    "Commitment",
     "Consistency",
     "Edited",
     "Emergence",
     "Faithfulness",
     "Location",
     "Reconstruction",
+    "Survival",
     "TopPatches",
     "UseRatio",
     "What",
     "best_attribute",
-    "causal_windows",
     "census",
+    "commitment",
     "consistency",
     "edit",
     "emergence",
@@ -55,6 +56,7 @@ __all__ = [
     "point_at_parts",
     "reconstruct",
     "set_activations",
+    "survival",
     "top_patches",
     "use_ratio",
     "what",

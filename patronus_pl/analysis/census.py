@@ -20,8 +20,8 @@ DEAD = 0.05
 """A prototype is dead when its standard deviation is below this share of the median one."""
 DUPLICATE = 0.95
 """Two prototypes are duplicates when their |correlation| is above this."""
-GLOBAL = 0.5
-"""A prototype is global when more than this share of an image's patches resembles it as much as the best one does."""
+GLOBAL = 1 / 3
+"""A prototype is global when more than this share of an image's patches follows it."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Census:
         dead: (m,) whether it hardly varies.
         correlation: (m, m) Pearson; 0 for a prototype that is constant.
         duplicates: pairs (j, k), j < k, of live prototypes that say the same, the closest pair first.
-        spread: (m,) share of patches that resemble it as much as the best one; NaN where unknown. See `where.spread`.
+        spread: (m,) share of an image's patches that follow it, see `TopPatches`; NaN where unknown.
         is_global: (m,) whether that share is large.
         effective_rank: how many independent directions the live prototypes span: 1 .. number of live ones, 0 if none.
-        mean_correlation: mean |correlation| over the pairs of live prototypes; 0 if there is no pair.
+        mean_abs_correlation: mean |correlation| over the pairs of live prototypes; 0 if there is no pair.
         neighbour: (m,) index of the prototype whose vector points most nearly the same way; -1 if there is none.
         neighbour_cosine: (m,) cosine between the two; NaN if there is none.
     """
@@ -48,7 +48,7 @@ class Census:
     spread: Float[Tensor, " m"]
     is_global: Bool[Tensor, " m"]
     effective_rank: float
-    mean_correlation: float
+    mean_abs_correlation: float
     neighbour: Int[Tensor, " m"]
     neighbour_cosine: Float[Tensor, " m"]
 
@@ -65,7 +65,7 @@ class Census:
             "duplicates": len({k for _, k in self.duplicates}),
             "global": int(self.is_global.sum()),
             "effective_rank": self.effective_rank,
-            "mean_correlation": self.mean_correlation,
+            "mean_abs_correlation": self.mean_abs_correlation,
         }
 
 
@@ -105,7 +105,7 @@ def census(
         spread=spread,
         is_global=spread > GLOBAL,
         effective_rank=effective_rank(corr),
-        mean_correlation=_mean_off_diagonal(corr.abs()[~dead][:, ~dead]),
+        mean_abs_correlation=_mean_off_diagonal(corr.abs()[~dead][:, ~dead]),
         neighbour=neighbour,
         neighbour_cosine=cosine,
     )
@@ -274,10 +274,8 @@ def best_attribute(activations: Activations, attributes: Attributes, names: Sequ
     Raises:
         InvalidOptionError: another number of names than of attributes, or of rows.
     """
-    if len(names) != attributes.shape[1] or len(names) < 1:
-        raise InvalidOptionError(
-            f"{len(names)} names for {attributes.shape[1]} attributes; give one each, at least one"
-        )
+    if len(names) != attributes.shape[1]:
+        raise InvalidOptionError(f"{len(names)} names for {attributes.shape[1]} attributes; give one each")
     table = torch.from_numpy(auroc(activations, attributes)).float()
     attribute, attribute_auroc, attribute_sign = _strongest(table.T)
     prototype, prototype_auroc, prototype_sign = _strongest(table)
@@ -300,6 +298,7 @@ def _strongest(
     table: Float[Tensor, "rows cols"],
 ) -> tuple[Int[Tensor, " rows"], Float[Tensor, " rows"], Int[Tensor, " rows"]]:
     """Column of the AUROC furthest from 0.5 in each row (-1 if all are NaN), that AUROC of either sign, its sign."""
+    table = torch.cat([table, table.new_full((len(table), 1), torch.nan)], dim=1)  # there may be no column
     best, column = torch.maximum(table, 1 - table).nan_to_num(0.0).max(1)
     sign = torch.where(table.gather(1, column[:, None])[:, 0] < 0.5, -1, 1)
     return column.where(best > 0, -1), best.where(best > 0, torch.nan), sign

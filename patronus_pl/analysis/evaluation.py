@@ -1,12 +1,10 @@
-"""What every explanation needs of a model: evaluation mode, and the scale of each prototype."""
+"""`evaluating`: what every explanation does to the model first, and undoes."""
 
 from collections.abc import Callable
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from patronus_pl.modules import PatronusModule
 
@@ -32,17 +30,3 @@ def evaluating(function: Callable[Concatenate[PatronusModule, P], R]) -> Callabl
             model.train(training)
 
     return cast(Callable[Concatenate[PatronusModule, P], R], wrapped)
-
-
-NORMAL_RANGE = 4.107
-"""Width of a normal distribution from its 2nd to its 98th percentile, in standard deviations."""
-
-
-def deviation(model: PatronusModule) -> Float[Tensor, " m"]:
-    """Each prototype's standard deviation σ over the training images, on the CPU.
-
-    A model that does not standardise keeps none: there it is that of a normal distribution of the same range.
-    """
-    if model.standardise:
-        return model.activation_std.cpu()
-    return (model.activation_high - model.activation_low).cpu() / NORMAL_RANGE

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from scipy.stats import rankdata
 from torch import Tensor
 
 from patronus_pl.analysis.edit import PSNR_FLOOR, chosen, encode, jobs, put_together, take_apart
-from patronus_pl.analysis.evaluation import deviation, evaluating
-from patronus_pl.analysis.where import locate
+from patronus_pl.analysis.evaluation import evaluating
+from patronus_pl.analysis.where import as_bytes, locate
 from patronus_pl.diffusion import NoiseSource
 from patronus_pl.metrics import mse, psnr
 from patronus_pl.modules import PatronusModule
@@ -35,6 +35,7 @@ class Faithfulness:
         box_share: (p,) share of the image that this box covers: what `inside_box` would be by chance.
         round_trip_psnr: (n,) of each image decoded under its own activations, in dB.
         flagged: (n,) whether that is below `edit.PSNR_FLOOR`.
+        pictures: (p, kept, v, c, h, w) bytes: the edited images that were to be kept.
     """
 
     prototypes: Int[Tensor, " p"]
@@ -47,6 +48,7 @@ class Faithfulness:
     box_share: Float[Tensor, " p"]
     round_trip_psnr: Float[Tensor, " n"]
     flagged: Bool[Tensor, " n"]
+    pictures: UInt8[Tensor, "p kept v c h w"]
 
     @property
     def leakage_mean(self) -> Float[Tensor, " p"]:
@@ -82,6 +84,7 @@ def faithfulness(
     steps: int = 20,
     sampler: Sampler = "dpm++",
     batch_size: int = 64,
+    keep: int = 0,
 ) -> Faithfulness:
     """Move each prototype through its own range, decode from the inverted noise, encode again.
 
@@ -95,6 +98,7 @@ def faithfulness(
         steps: of inversion and sampler.
         sampler: of the edited images.
         batch_size: images at a time.
+        keep: of how many images, the first ones, the edited pictures are kept.
     """
     indices = chosen(model, prototypes)
     index = torch.tensor(indices)
@@ -102,14 +106,17 @@ def faithfulness(
     values = low[:, None] + torch.linspace(0, 1, levels) * (high - low)[:, None]
     parts = take_apart(model, images, steps, batch_size)
     realised = torch.zeros(len(index), len(images), levels, model.prototypes.count)
+    pictures = torch.zeros(len(index), min(keep, len(images)), levels, *images.shape[1:], dtype=torch.uint8)
     inside, area = torch.zeros(2, len(index), len(images)).unbind()
     for job in jobs(parts, indices, values, batch_size, model.device):
         x = model.decode(job.x_T, job.s, steps, sampler)
         at = job.prototype, job.image
         realised[at] = model.encode(x).cpu().reshape(-1, levels, model.prototypes.count)
         x = x.reshape(-1, levels, *images.shape[1:])
+        kept = job.image < keep
+        pictures[job.prototype[kept], job.image[kept]] = as_bytes(x.cpu()[kept])
         inside[at], area[at] = _inside_box(model, x[:, 0], x[:, -1], index[job.prototype], batch_size)
-    sigma = deviation(model)
+    sigma = _deviation(model)
     own = realised[torch.arange(len(index)), :, :, index]
     swing = realised[:, :, -1] - realised[:, :, 0]
     span = torch.where(high > low, high - low, torch.nan)
@@ -125,7 +132,19 @@ def faithfulness(
         box_share=area.mean(1),
         round_trip_psnr=quality,
         flagged=quality < PSNR_FLOOR,
+        pictures=pictures,
     )
+
+
+NORMAL_RANGE = 4.107
+"""Width of a normal distribution from its 2nd to its 98th percentile, in standard deviations."""
+
+
+def _deviation(model: PatronusModule) -> Float[Tensor, " m"]:
+    """σ of each prototype. A model that does not standardise keeps none: then that of a normal one of equal range."""
+    if model.standardise:
+        return model.activation_std.cpu()
+    return (model.activation_high - model.activation_low).cpu() / NORMAL_RANGE
 
 
 def _inside_box(

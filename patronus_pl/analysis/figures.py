@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from PIL import Image as PillowImage
 from torch import Tensor
@@ -103,10 +104,10 @@ def heat(
 ) -> Float[Tensor, "*shape 3 h w"]:
     """Greyed images under a glow that grows from nothing at `low` to full at `high`; no glow where values are NaN."""
     weight = ((values - low) / max(high - low, 1e-12)).clamp(0, 1).nan_to_num(0.0).float().cpu()
-    glow = matplotlib.colormaps["inferno"](0.35 + 0.6 * weight.numpy())[..., :3] * 2 - 1
+    glow = matplotlib.colormaps["inferno"](0.5 + 0.45 * weight.numpy())[..., :3] * 2 - 1
     colour = torch.from_numpy(glow).float().movedim(-1, -3)
     grey = images.float().cpu().mean(-3, keepdim=True) * 0.6
-    alpha = 0.8 * weight.unsqueeze(-3)
+    alpha = 0.9 * weight.unsqueeze(-3)
     return (1 - alpha) * grey + alpha * colour
 
 
@@ -230,8 +231,7 @@ def matrix(
     known = numbers[numbers.isfinite()].abs()
     high = float(known.max()) if high is None and len(known) else high or 1.0
     with matplotlib.rc_context(STYLE):
-        colours = matplotlib.colors.LinearSegmentedColormap.from_list("", [SECOND, "white", ACCENT])
-        colours.set_bad("#dddddd")
+        colours = LinearSegmentedColormap.from_list("", [SECOND, "white", ACCENT]).with_extremes(bad="#dddddd")
         figure, axes = _axes((4.6, 4.0), title)
         picture = axes.imshow(numbers.numpy(), colours, vmin=-high, vmax=high, extent=extent, aspect="auto")
         bar = figure.colorbar(picture, fraction=0.05)

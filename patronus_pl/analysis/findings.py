@@ -78,9 +78,9 @@ class Effort:
 
     edited: int = 8
     levels: int = 5
-    timed: int = 4
+    timed: int = 8
     measured: int = 32
-    patches: int = 8
+    patches: int = 12
     steps: int = 20
     sampler: Sampler = "dpm++"
     seed: int = 0
@@ -168,7 +168,6 @@ def find(model: PatronusModule, subject: Subject, effort: Effort) -> Findings:
         say("patches")
         top = top_patches(model, _batches(subject, bs), effort.patches, seed=effort.seed)
         reading = best_attribute(activations, torch.from_numpy(subject.attributes), subject.attribute_names)
-        deviation = activations.std(0, correction=0).clamp_min(1e-4)
         times = [t * model.schedule.timesteps // 1000 for t in TIMES]
         say("use of s")
         use = use_ratio(model, subject.first(USED), times, effort.seed, bs)
@@ -177,9 +176,7 @@ def find(model: PatronusModule, subject: Subject, effort: Effort) -> Findings:
         reconstruction = reconstruct(model, measured, steps, RANDOM, effort.sampler, effort.seed, bs)
         say("edits")
         edited = subject.first(effort.edited)
-        moved = faithfulness(
-            model, edited, None, effort.levels, steps, effort.sampler, bs, deviation, keep=effort.edited
-        )
+        moved = faithfulness(model, edited, None, effort.levels, steps, effort.sampler, bs, keep=effort.edited)
         say("emergence")
         timed = emergence(model, edited[: effort.timed], None, steps, bs)
     return Findings(

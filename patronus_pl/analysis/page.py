@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from patronus_pl.analysis import figures
 from patronus_pl.analysis.figures import Pixels
 from patronus_pl.analysis.findings import Findings, Subject
-from patronus_pl.analysis.where import pixel_map
+from patronus_pl.analysis.where import locate, pixel_map
 from patronus_pl.modules import PatronusModule
 from patronus_pl.types import Box, Image
 
@@ -83,7 +83,7 @@ def shrink(images: Float[Tensor, "rows columns c h w"]) -> Float[Tensor, "rows c
         return images
     size = [max(1, side * THUMBNAIL // longest) for side in images.shape[-2:]]
     small = interpolate(images.flatten(0, 1), size=size, mode="bilinear", antialias=True)
-    return small.unflatten(0, images.shape[:2])
+    return small.reshape(*images.shape[:3], *size)
 
 
 def embed(pictures: dict[str, Picture], limit: int = LIMIT) -> dict[str, dict[str, Any]]:
@@ -113,13 +113,16 @@ def _pictures(model: PatronusModule, findings: Findings, subject: Subject) -> di
     """Every picture of the page by name."""
     moved = _edits(findings)
     real = subject.first(moved.shape[1])
-    pictures = {"real": Picture.of(real[None], 64), **_reconstructions(findings, real)}
+    pictures = {"real": Picture.of(real[None], 96), **_reconstructions(findings, real)}
     for j in _headline(findings):
-        pictures[f"switch-{j}"] = Picture.of(moved[j, :, [0, -1]].transpose(0, 1), 64)
-    places = pixel_map(model.similarity_map(real[:FACES].to(model.device)).cpu(), *_geometry(model, real))
+        pictures[f"switch-{j}"] = Picture.of(moved[j, :, [0, -1]].transpose(0, 1), 96)
+    similar = model.similarity_map(real[:FACES].to(model.device)).cpu()
+    places = pixel_map(similar, model.encoder.receptive_field, *real.shape[-2:])
+    boxes = locate(model, real[:FACES]).box
     for j in range(model.prototypes.count):
         pictures[f"edit-{j}"] = Picture.of(moved[j, :FACES], 64)
-        pictures[f"where-{j}"] = Picture.of(_looks(real[:FACES], places[:, j]), 64)
+        found = [[box, None] for box in as_boxes(boxes[:, j])]
+        pictures[f"where-{j}"] = Picture.of(_looks(real[:FACES], places[:, j]), 64, found)
         pictures[f"top-{j}"], pictures[f"crops-{j}"] = _top(model, findings, subject, j)
     leakage = figures.shades(findings.faithfulness.leakage, 1.0)
     return {**pictures, "leakage": Picture(leakage, max(4, 320 // len(leakage)))}
@@ -129,14 +132,10 @@ def _edits(findings: Findings) -> Float[Tensor, "m n v c h w"]:
     return findings.faithfulness.pictures.float() / 127.5 - 1
 
 
-def _geometry(model: PatronusModule, images: Image) -> tuple[Any, int, int]:
-    return model.encoder.receptive_field, images.shape[-2], images.shape[-1]
-
-
 def _looks(images: Image, places: Float[Tensor, "b h w"]) -> Float[Tensor, "b 2 3 h w"]:
-    """Each image, and where a prototype looks in it: one scale for all of them."""
+    """Each image, and where a prototype looks in it: one scale for all of them, from the median on."""
     known = places[places.isfinite()]
-    glow = figures.heat(images, places, float(known.min()), float(known.max()))
+    glow = figures.heat(images, places, float(known.median()), float(known.max()))
     return torch.stack([images.expand(-1, 3, -1, -1), glow], dim=1)
 
 
@@ -144,14 +143,14 @@ def _reconstructions(findings: Findings, real: Image) -> dict[str, Picture]:
     made, n = findings.reconstruction, len(real)
     rows = {"original": real, "inverted": made.inverted[:n]}
     rows |= {f"random-{k}": made.random[k, :n] for k in range(len(made.random))}
-    return {f"rec-{name}": Picture.of(images[None], 64) for name, images in rows.items()}
+    return {f"rec-{name}": Picture.of(images[None], 96) for name, images in rows.items()}
 
 
 def _top(model: PatronusModule, findings: Findings, subject: Subject, j: int) -> tuple[Picture, Picture]:
     """The images whose patches resemble a prototype most, with boxes; and those patches alone."""
     images, boxes = _top_images(findings, subject, j)
     columns = min(FACES, len(images))
-    whole = images[: len(images) // columns * columns].unflatten(0, (-1, columns))
+    whole = images[: len(images) // columns * columns].reshape(-1, columns, *images.shape[1:])
     grid = [boxes[k : k + columns] for k in range(0, whole.shape[0] * columns, columns)]
     field, top = model.encoder.receptive_field, findings.top
     tops, lefts = ((field.offset + at[j, :FACES] * field.jump).tolist() for at in (top.row, top.col))
@@ -163,7 +162,12 @@ def _top(model: PatronusModule, findings: Findings, subject: Subject, j: int) ->
 def _top_images(findings: Findings, subject: Subject, j: int) -> tuple[Image, list[Box]]:
     rows = findings.top.index[j].tolist()
     images = torch.from_numpy(np.stack([subject.images[row] for row in rows])).float() / 127.5 - 1
-    return images, [(box[0], box[1], box[2], box[3]) for box in findings.top.box[j].tolist()]
+    return images, as_boxes(findings.top.box[j])
+
+
+def as_boxes(boxes: Int[Tensor, "n 4"]) -> list[Box]:
+    """(top, left, bottom, right) as plain numbers."""
+    return [(top, left, bottom, right) for top, left, bottom, right in boxes.tolist()]
 
 
 def _headline(findings: Findings) -> list[int]:
@@ -199,21 +203,21 @@ def _histogram(findings: Findings, subject: Subject, j: int) -> dict[str, Any]:
     return {"paths": paths, "low": float(edges[0]), "high": float(edges[-1])}
 
 
-def _timeline(findings: Findings, j: int) -> dict[str, Any] | None:
+def _timeline(findings: Findings, j: int, images: int) -> dict[str, Any] | None:
     """Path of a prototype's emergence curve over the course of sampling; None if it has no plateau."""
     timed = findings.emergence
     curve = timed.map[j]
     if not bool(curve.isfinite().all()):
         return None
-    noisiest = float(timed.t[0])
-    x = (1 - timed.t / max(noisiest, 1.0)).tolist()
-    band = timed.band[j] / timed.plateau[j]
+    first, last = float(timed.t[0]), float(timed.t[-1])
+    x = ((first - timed.t) / max(first - last, 1.0)).tolist()
+    band = timed.band[j] / timed.plateau[j] / images**0.5
     ends = [line_path(x, (curve + sign * band).mul(0.8).tolist()) for sign in (1, -1)]
     back = " L".join(reversed(ends[1][1:].split(" L")))
     return {
         "line": line_path(x, curve.mul(0.8).tolist()),  # the plateau lies at 4/5 of the height
         "band": f"{ends[0]} L{back} Z",
-        "half": 100 * (1 - float(timed.t50[j]) / max(noisiest, 1.0)),
+        "half": 100 * (first - float(timed.t50[j])) / max(first - last, 1.0),
     }
 
 
@@ -246,6 +250,7 @@ def render(model: PatronusModule, findings: Findings, subject: Subject, numbers:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    timed = min(numbers["protocol"]["timed"], len(subject.images))
     environment.filters |= {"n": number, "spoken": spoken}
     return environment.get_template("report.html").render(
         numbers=numbers,
@@ -254,7 +259,7 @@ def render(model: PatronusModule, findings: Findings, subject: Subject, numbers:
         charts={
             j: {
                 "histogram": _histogram(findings, subject, j),
-                "timeline": _timeline(findings, j),
+                "timeline": _timeline(findings, j, timed),
                 "others": _most_moved(findings, j),
             }
             for j in range(model.prototypes.count)
@@ -262,6 +267,8 @@ def render(model: PatronusModule, findings: Findings, subject: Subject, numbers:
         image_shape=subject.images.shape[1:],
         receptive_field=model.receptive_field,
         random=len(findings.reconstruction.random),
+        first_step=float(findings.emergence.t[0]),
+        timed=timed,
     )
 
 

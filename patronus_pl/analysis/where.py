@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from patronus_pl.analysis.evaluation import deviation, evaluating
+from patronus_pl.analysis.evaluation import evaluating
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.metrics import PointingGame, pointing_game
 from patronus_pl.modules import PatronusModule
 from patronus_pl.prototypes import ReceptiveField
-from patronus_pl.types import Attributes, Image, ImageBytes, Masks, SimilarityMap
+from patronus_pl.types import Activations, Attributes, Features, Image, ImageBytes, Masks, SimilarityMap
 
 
 @dataclass(frozen=True)
@@ -113,20 +113,6 @@ def _sees(field: ReceptiveField, patches: int, pixels: int) -> Float[Tensor, "pi
     return ((pixel >= first) & (pixel < first + field.size)).float()
 
 
-def spread(similarity: SimilarityMap, scale: Float[Tensor, " m"]) -> Float[Tensor, "b m"]:
-    """Share of an image's patches that resemble the prototype as much as the best one does.
-
-    |{u: sim(u) ≥ max sim - σ}| / |{u}|, with σ the prototype's own standard deviation over images: what would hardly
-    be noticed. Near 1 for prototypes of the whole image (background, brightness), small for those of a part.
-
-    Args:
-        similarity: (b, m, rows, cols).
-        scale: (m,) σ.
-    """
-    flat = similarity.flatten(2)
-    return (flat >= flat.amax(-1, keepdim=True) - scale.to(flat)[:, None]).float().mean(-1)
-
-
 # ---- the best patches of a data set ----------------------------------------------------------------------------------
 
 
@@ -146,7 +132,8 @@ class TopPatches:
         box: (m, k, 4) pixels: top, left, bottom, right, clipped, bottom and right exclusive.
         features: (m, k, d) feature vectors of the patches, for `census.consistency`.
         random_features: (r, d) feature vectors of patches drawn at random, one an image at most.
-        spread: (m,) mean of `spread` over these k images, for `census.census`.
+        spread: (m,) share of an image's patches that follow the prototype: |corr(sim_j(u), s_j)| ≥ 0.3 over the images.
+            Small where it speaks of a part, large where the whole image moves with it. NaN below 50 images.
         images: number of images seen.
     """
 
@@ -161,6 +148,29 @@ class TopPatches:
     random_features: Float[Tensor, "r d"]
     spread: Float[Tensor, " m"]
     images: int
+
+
+class _Follow:
+    """Correlation over images between each patch's similarity and the prototype's activation, from running sums."""
+
+    CORRELATED = 0.3
+    ENOUGH = 50  # below, chance alone correlates many patches as much
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sums: list[Tensor] = []
+
+    def update(self, similarity: SimilarityMap, s: Activations) -> None:
+        x, y = similarity.flatten(2).double().cpu(), s[:, :, None].double().cpu()
+        new = [terms.sum(0) for terms in (x, y, x * x, y * y, x * y)]
+        self.sums = [a + b for a, b in zip(self.sums, new, strict=True)] if self.sums else new
+        self.count += len(s)
+
+    def share(self) -> Float[Tensor, " m"]:
+        x, y, xx, yy, xy = (total / self.count for total in self.sums)
+        spread = ((xx - x * x) * (yy - y * y)).clamp_min(1e-20).sqrt()
+        share = (((xy - x * y) / spread).abs() >= self.CORRELATED).float().mean(1)
+        return share if self.count >= self.ENOUGH else torch.full_like(share, torch.nan)
 
 
 @evaluating
@@ -188,11 +198,15 @@ def top_patches(
     best: dict[str, Tensor] = {}
     drawn: dict[str, Tensor] = {}
     ids: dict[int, str] = {}
+    follow = _Follow()
     count = 0
     for batch in batches:
         x = as_floats(batch["image"]).to(model.device)
         features = model.encoder(x)
-        best = _best(best, _candidates(model, x, features, count), k)
+        similarity = model.prototypes.similarity_map(features)
+        s = model.prototypes.pool(similarity)
+        follow.update(similarity, s)
+        best = _best(best, _candidates(model, x, features, similarity, s, count), k)
         drawn = _best(drawn, _random_candidates(features, generator), random_patches)
         names = dict(enumerate(batch["id"], start=count))
         ids = {i: names.get(i) or ids[i] for i in set(best["index"].flatten().tolist())}
@@ -203,7 +217,7 @@ def top_patches(
         **{name: best[name] for name in ("activation", "similarity", "index", "row", "col", "box", "features")},
         id=[[ids[i] for i in row] for row in best["index"].tolist()],
         random_features=drawn["features"][0],
-        spread=best["spread"].mean(1),
+        spread=follow.share(),
         images=count,
     )
 
@@ -213,28 +227,36 @@ def as_floats(images: Image | ImageBytes) -> Image:
     return images if images.is_floating_point() else images.float() / 127.5 - 1
 
 
+def as_bytes(images: Float[Tensor, "*n c h w"]) -> UInt8[Tensor, "*n c h w"]:
+    """Images in [-1, 1] as bytes, rounded."""
+    return images.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+
+
 def _candidates(
-    model: PatronusModule, images: Image, features: Float[Tensor, "b d rows cols"], first: int
+    model: PatronusModule,
+    images: Image,
+    features: Features,
+    similarity: SimilarityMap,
+    s: Activations,
+    first: int,
 ) -> dict[str, Tensor]:
     """Every image's best patch for every prototype, (m, b, ...)."""
-    similarity = model.prototypes.similarity_map(features)
     row, col, box, _, value = _locate(model, similarity, images)
     patch = (row * similarity.shape[-1] + col).to(features.device)
     vectors = features.flatten(2).gather(2, patch[:, None].expand(-1, features.shape[1], -1))
     return {
         "key": value.T,
         "similarity": value.T,
-        "activation": model.prototypes.pool(similarity).float().cpu().T,
+        "activation": s.float().cpu().T,
         "index": torch.arange(first, first + len(images)).expand_as(value.T),
         "row": row.T,
         "col": col.T,
         "box": box.transpose(0, 1),
         "features": vectors.permute(2, 0, 1).float().cpu(),
-        "spread": spread(similarity, deviation(model)).cpu().T,
     }
 
 
-def _random_candidates(features: Float[Tensor, "b d rows cols"], generator: torch.Generator) -> dict[str, Tensor]:
+def _random_candidates(features: Features, generator: torch.Generator) -> dict[str, Tensor]:
     """One patch an image under a random key: the r largest keys of a stream are a uniform sample of it."""
     flat = features.flatten(2).float().cpu()
     patch = torch.randint(flat.shape[2], (len(flat),), generator=generator)

@@ -147,8 +147,10 @@ class ImageDataModule(pl.LightningDataModule):
         bias: BiasedSubset | None = None,
     ) -> None:
         super().__init__()
-        # The checkpoint carries the data's configuration (bias included), so that everything after sees the same images.
+        # The checkpoint carries the data's configuration, bias included, so that all that follows sees the same images.
         self.save_hyperparameters(logger=False)
+        if bias is not None and isinstance(self.hparams.get("bias"), BiasedSubset):  # built in Python, not from YAML
+            self.hparams["bias"] = bias.describe()  # checkpoints hold plain values, or nobody may load them
         for name, value in (("image_size", image_size), ("batch_size", batch_size), ("limit", limit)):
             if value is not None and value < 1:
                 raise InvalidOptionError(f"data.{name} is {value}; it must be at least 1")

@@ -138,16 +138,19 @@ def _read_attributes(path: Path) -> tuple[list[str], NDArray[np.float32]]:
             f"{path}: line 2 must name CelebA's 40 attributes in order; found {len(found)} names, wrong or missing: "
             f"{', '.join(strange[:5])}"
         )
-    rows = [line.split() for line in lines if line.strip()]
-    if not count.strip().isdigit() or int(count) != len(rows):
-        raise CorruptFileError(f"{path} announces {count.strip()!r} images and has {len(rows)}; fetch it again")
-    for row in rows:
-        if len(row) != 41 or not set(row[1:]) <= {"1", "-1"}:
-            wrong = next((value for value in row[1:] if value not in ("1", "-1")), f"{len(row) - 1} values")
-            raise AttributeTableError(f"{path}: {row[0]} has {wrong!r}; each image has 40 values, each -1 or 1")
-    names = [row[0] for row in rows]
+    lines = [line for line in lines if line.strip()]
+    if not count.strip().isdigit() or int(count) != len(lines):
+        raise CorruptFileError(f"{path} announces {count.strip()!r} images and has {len(lines)}; fetch it again")
+    names, attributes = [], np.empty((len(lines), len(KINDS)), np.float32)
+    for i, line in enumerate(lines):
+        name, *values = line.split()
+        if len(values) != len(KINDS) or not set(values) <= {"1", "-1"}:
+            wrong = next((value for value in values if value not in ("1", "-1")), f"{len(values)} values")
+            raise AttributeTableError(f"{path}: {name} has {wrong!r}; each image has 40 values, each -1 or 1")
+        names.append(name)
+        attributes[i] = [value == "1" for value in values]
     _no_repetition(path, names)
-    return names, np.array([[value == "1" for value in row[1:]] for row in rows], np.float32).reshape(-1, 40)
+    return names, attributes
 
 
 def _read_partition(path: Path, names: list[str]) -> list[str]:

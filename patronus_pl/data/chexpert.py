@@ -150,7 +150,7 @@ class CheXpert(ImageFiles):
 
 def _below_root(path: str) -> str:
     """`CheXpert-v1.0-small/train/patient00001/…` → `train/patient00001/…`."""
-    return re.sub(r"^.*?(?=(?:train|valid|test)/)", "", path)
+    return re.sub(r"^.*?(?<![^/])(?=(?:train|valid|test)/)", "", path)
 
 
 def _patient(root: Path, path: str) -> str:

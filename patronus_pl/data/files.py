@@ -82,8 +82,9 @@ class ImageFiles(ImageDataModule):
         raise NotImplementedError
 
     def prepare_data(self) -> None:
-        """Decode what the trainer needs, once a node, before the other ranks ask for it."""
-        self.setup(None if self.trainer is None else self.trainer.state.fn)
+        """Decode what the trainer needs, once a node, before the other ranks ask for it; without one, nothing yet."""
+        if self.trainer is not None:
+            self.setup(self.trainer.state.fn)
 
     def load(self, split: str) -> ImageTable:
         """All readable images of one split."""

@@ -23,30 +23,25 @@ class VectorNet(nn.Module):
         expansion: hidden units inside a block, times `width`.
 
     Raises:
-        InvalidOptionError: a size below 1, or a width that is odd or below 4.
+        InvalidOptionError: any of them is below 1.
     """
 
     def __init__(self, size: int, width: int = 256, blocks: int = 4, expansion: int = 2) -> None:
         super().__init__()
-        for name, value in (("size", size), ("blocks", blocks), ("expansion", expansion)):
+        for name, value in (("size", size), ("width", width), ("blocks", blocks), ("expansion", expansion)):
             if value < 1:
                 raise InvalidOptionError(f"network.{name} is {value}; it must be at least 1")
-        if width < 4 or width % 2:
-            raise InvalidOptionError(f"network.width is {width}; it must be even and at least 4")
-        self.size, self.width, self.expansion = size, width, expansion
-        self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.size, self.width, self.blocks, self.expansion = size, width, blocks, expansion
+        # Every row of a batch has a t of its own: a wide embedding of it would cost as much as the rest of the network.
+        self.embedding = embedding = max(16, width // 8 * 2)
+        self.time = nn.Sequential(nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.first = nn.Linear(size, width)
-        self.layers = nn.ModuleList(AdaptiveBlock(width, expansion) for _ in range(blocks))
-        self.last = AdaptiveLinear(width, size)
-
-    @property
-    def blocks(self) -> int:
-        """Residual blocks."""
-        return len(self.layers)
+        self.layers = nn.ModuleList(AdaptiveBlock(width, embedding, expansion) for _ in range(blocks))
+        self.last = AdaptiveLinear(width, embedding, size)
 
     def forward(self, x_t: Activations, t: Timesteps) -> Activations:
         """The network's prediction, shaped like x_t."""
-        time = F.silu(self.time(timestep_embedding(t, self.width).to(self.first.weight.dtype)))
+        time = F.silu(self.time(timestep_embedding(t, self.embedding).to(self.first.weight.dtype)))
         h = self.first(x_t)
         for layer in self.layers:
             h = layer(h, time)
@@ -57,15 +52,15 @@ class VectorNet(nn.Module):
 class AdaptiveBlock(nn.Module):
     """h + γ ⊙ MLP((1 + β) ⊙ LayerNorm(h) + α), with α, β, γ linear in the time embedding and 0 at the start."""
 
-    def __init__(self, width: int, expansion: int) -> None:
+    def __init__(self, width: int, embedding: int, expansion: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.modulation = _zero(nn.Linear(width, 3 * width))
+        self.modulation = _zero(nn.Linear(embedding, 3 * width))
         self.mlp = nn.Sequential(
             nn.Linear(width, expansion * width), nn.SiLU(), nn.Linear(expansion * width, width)
         )
 
-    def forward(self, h: Float[Tensor, "b k"], time: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
+    def forward(self, h: Float[Tensor, "b k"], time: Float[Tensor, "b e"]) -> Float[Tensor, "b k"]:
         """`time` is the embedding after its SiLU."""
         shift, scale, gate = self.modulation(time).chunk(3, dim=1)
         return h + gate * self.mlp(torch.addcmul(shift, 1 + scale, self.norm(h)))
@@ -74,13 +69,13 @@ class AdaptiveBlock(nn.Module):
 class AdaptiveLinear(nn.Module):
     """Linear((1 + β) ⊙ LayerNorm(h) + α), 0 at the start."""
 
-    def __init__(self, width: int, outputs: int) -> None:
+    def __init__(self, width: int, embedding: int, outputs: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.modulation = _zero(nn.Linear(width, 2 * width))
+        self.modulation = _zero(nn.Linear(embedding, 2 * width))
         self.linear = _zero(nn.Linear(width, outputs))
 
-    def forward(self, h: Float[Tensor, "b k"], time: Float[Tensor, "b k"]) -> Float[Tensor, "b m"]:
+    def forward(self, h: Float[Tensor, "b k"], time: Float[Tensor, "b e"]) -> Float[Tensor, "b m"]:
         """`time` is the embedding after its SiLU."""
         shift, scale = self.modulation(time).chunk(2, dim=1)
         output: Tensor = self.linear(torch.addcmul(shift, 1 + scale, self.norm(h)))

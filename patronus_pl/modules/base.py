@@ -111,9 +111,13 @@ class DiffusionModule(pl.LightningModule):
 
     # ---------------------------------------------------------------------------------------------------- the recipe
 
-    @property
-    def draw_step(self) -> int:
-        """Which draw comes next."""
+    def draw(self, batch: Tensor, batch_idx: int) -> "StepDraw":
+        """Random numbers for a batch: while training those of the step, otherwise the same after every epoch."""
+        if not self.training:
+            return StepDraw(batch, self.seed, FIRST_VALIDATION_STEP + batch_idx, self._trainer)
+        # Batches whose gradients are summed into one optimiser step have numbers of their own each.
+        batches = self.trainer.accumulate_grad_batches
+        return StepDraw(batch, self.seed, self.trainer.global_step * batches + batch_idx % batches, self._trainer)
 
     def on_before_backward(self, loss: Tensor) -> None:
         """Stop at the first loss that is no number, before it reaches the weights."""

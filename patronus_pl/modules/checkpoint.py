@@ -98,7 +98,7 @@ def load_module(cls: type[Module], path: str | Path, **overrides: Any) -> Module
     try:
         module = instantiate_module(cls, arguments)
         module.load_state_dict(checkpoint["state_dict"])
-    except (ArgumentError, TypeError, RuntimeError) as error:
+    except (ArgumentError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{str(path)!r} does not fit {cls.__name__} of this version ({error}); train it again"
         ) from error

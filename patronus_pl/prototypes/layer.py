@@ -84,6 +84,9 @@ class PrototypeLayer(nn.Module):
         A random start far from every feature leaves all similarities, and their gradients, near zero.
         """
         z = features.float().movedim(1, -1).reshape(-1, self.dim)
+        lit = z.square().sum(1) > 0
+        if self.similarity == "unit" and lit.any():
+            z = z[lit]  # a prototype of length 0 has no direction to compare, and no gradient of a sensible size
         u = F.normalize(z, dim=1) if self.similarity == "unit" else z
         chosen = int(torch.randint(len(u), (), generator=generator))
         rows, nearest = [chosen], torch.full((len(u),), torch.inf, device=u.device)

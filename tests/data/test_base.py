@@ -115,7 +115,8 @@ class Mean(pl.LightningModule):
 def test_through_a_trainer(tmp_path: Path) -> None:
     make_fashion_mnist(tmp_path)
     data, model = FashionMNIST(str(tmp_path), batch_size=4), Mean()
-    trainer = pl.Trainer(fast_dev_run=1, logger=False, enable_progress_bar=False, enable_model_summary=False)
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = pl.Trainer(fast_dev_run=1, default_root_dir=tmp_path, **quiet)
     trainer.fit(model, data)
     assert set(data.tables) == {"train", "val"}
     trainer.test(model, data, verbose=False)
@@ -125,6 +126,18 @@ def test_through_a_trainer(tmp_path: Path) -> None:
         assert images.shape == (4, 1, 32, 32)
         assert images.dtype == torch.float32
         assert -1 <= images.min() < -0.5 < 0.5 < images.max() <= 1
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*LeafSpec.*:FutureWarning")
+def test_the_subset_travels_with_the_checkpoint(tmp_path: Path) -> None:
+    make_fashion_mnist(tmp_path, train=200)
+    bias = BiasedSubset({"Bag|Coat,Bag": 1.0}, seed=4)
+    trainer = pl.Trainer(barebones=True, max_steps=1, limit_val_batches=0, default_root_dir=tmp_path)
+    trainer.fit(Mean(), FashionMNIST(str(tmp_path), batch_size=4, bias=bias))
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    saved = torch.load(tmp_path / "x.ckpt", weights_only=True)["datamodule_hyper_parameters"]
+    assert BiasedSubset(**saved["bias"]) == bias
+    assert (saved["root"], saved["batch_size"]) == (str(tmp_path), 4)
 
 
 def test_from_yaml() -> None:

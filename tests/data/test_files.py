@@ -61,6 +61,12 @@ def test_preparing_decodes_what_the_stage_needs(tmp_path: Path, stage: str, spli
     assert cached == splits
 
 
+def test_preparing_without_a_trainer_decodes_nothing(tmp_path: Path) -> None:
+    make_image_folder(tmp_path)
+    ImageFolder(str(tmp_path), image_size=8).prepare_data()
+    assert not (tmp_path / ".patronus_cache").exists()
+
+
 def test_worker_processes_read_the_same_memory_map(tmp_path: Path) -> None:
     make_image_folder(tmp_path)
     here, there = (
