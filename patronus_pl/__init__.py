@@ -9,8 +9,12 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_HOME = {"PatronusModule": "modules.patronus", "load_reference": "modules.reference"}
-__all__ = ["PatronusModule", "__version__", "load_reference"]
+_HOME = {
+    "LatentPrior": "modules.latent_prior",
+    "PatronusModule": "modules.patronus",
+    "load_reference": "modules.reference",
+}
+__all__ = ["LatentPrior", "PatronusModule", "__version__", "load_reference"]
 
 
 def __getattr__(name: str) -> Any:

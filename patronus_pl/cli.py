@@ -17,7 +17,7 @@ ENGINES = {
 }
 COMMANDS = {
     "encode": "write the activations of a data set to a file",
-    "sample": "draw images from activations",
+    "sample": "draw images from a prior, or from activations of real images",
     "explain": "one page that shows what the model learned",
     "import-reference": "turn a checkpoint of the paper's authors into ours",
 }
@@ -102,9 +102,18 @@ def _run_engine(argv: list[str]) -> None:
 
 
 def _run_command(argv: list[str]) -> None:
-    from jsonargparse import auto_cli
+    from jsonargparse import ArgumentParser, auto_cli
 
     from patronus_pl import commands
+
+    class CommandParser(ArgumentParser):
+        """A parameter `from_` is the option `--from`: its name without underscore would be a keyword of Python."""
+
+        def add_argument(self, *args: Any, **kwargs: Any) -> Any:
+            if args and args[0].endswith("_"):
+                name = args[0].strip("-_")
+                args, kwargs = (f"--{name}",), kwargs | {"dest": f"{name}_", "metavar": name.upper()}
+            return super().add_argument(*args, **kwargs)
 
     functions: dict[str, Callable[..., None]] = {
         "encode": commands.encode,
@@ -112,7 +121,8 @@ def _run_command(argv: list[str]) -> None:
         "explain": commands.explain,
         "import-reference": commands.import_reference,
     }
-    auto_cli(functions[argv[0]], args=_data_section(argv[1:]), prog=f"patronus {argv[0]}")
+    args = _data_section(argv[1:])
+    auto_cli(functions[argv[0]], args=args, prog=f"patronus {argv[0]}", parser_class=CommandParser)
 
 
 def _data_section(argv: list[str]) -> list[str]:
@@ -127,6 +137,8 @@ def _data_section(argv: list[str]) -> list[str]:
             try:
                 config = yaml.safe_load(Path(argv[i + 1]).read_text(encoding="utf-8"))
             except (OSError, yaml.YAMLError) as error:
-                raise InvalidOptionError(f"--data {argv[i + 1]}: {error}; name a YAML file with a `data` section") from error
+                raise InvalidOptionError(
+                    f"--data {argv[i + 1]}: {error}; name a YAML file with a `data` section"
+                ) from error
             argv[i + 1] = json.dumps(config["data"] if isinstance(config, dict) and "data" in config else config)
     return argv

@@ -20,8 +20,10 @@ from patronus_pl.analysis.faithfulness import (
     UseRatio,
     faithfulness,
     reconstruct,
+    untrained,
     use_ratio,
 )
+from patronus_pl.analysis.prior import Gap, gap_meter
 from patronus_pl.analysis.what import What, what
 from patronus_pl.analysis.when import Commitment, Emergence, Survival, commitment, emergence, survival
 from patronus_pl.analysis.where import Location, TopPatches, locate, pixel_map, point_at_parts, top_patches
@@ -35,6 +37,7 @@ __all__ = [
     "Edited",
     "Emergence",
     "Faithfulness",
+    "Gap",
     "Location",
     "Reconstruction",
     "Survival",
@@ -50,6 +53,7 @@ __all__ = [
     "encode",
     "extrapolate",
     "faithfulness",
+    "gap_meter",
     "interpolate",
     "locate",
     "pixel_map",
@@ -58,6 +62,7 @@ __all__ = [
     "set_activations",
     "survival",
     "top_patches",
+    "untrained",
     "use_ratio",
     "what",
 ]

@@ -70,7 +70,7 @@ class Census:
 
 
 def census(
-    activations: Activations, prototypes: Float[Tensor, "m d"], spread: Float[Tensor, " m"] | None = None
+    activations: Activations, prototypes: Float[Tensor, "p d"], spread: Float[Tensor, " q"] | None = None
 ) -> Census:
     """Count the prototypes that are dead, duplicate or global.
 
@@ -93,7 +93,7 @@ def census(
             raise InvalidOptionError(f"{name} has {len(values)} rows but there are {m} activations an image")
     s = activations.detach().double().cpu()
     std = s.std(0, correction=0)
-    dead = std <= torch.maximum(DEAD * std.median(), 1e-6 * s.abs().amax(0).clamp_min(1.0))
+    dead = std <= torch.maximum(DEAD * std.quantile(0.5), 1e-6 * s.abs().amax(0).clamp_min(1.0))
     corr = correlation(s) * ~dead[:, None] * ~dead
     spread = torch.full((m,), torch.nan) if spread is None else spread.detach().float().cpu()
     neighbour, cosine = _neighbours(prototypes.detach().float().cpu())

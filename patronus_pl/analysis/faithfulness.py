@@ -2,20 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from scipy.stats import rankdata
-from torch import Tensor
+from torch import Tensor, nn
 
 from patronus_pl.analysis.edit import PSNR_FLOOR, chosen, encode, jobs, put_together, take_apart
 from patronus_pl.analysis.evaluation import evaluating
 from patronus_pl.analysis.where import as_bytes, locate
 from patronus_pl.diffusion import NoiseSource
+from patronus_pl.errors import InvalidOptionError
 from patronus_pl.metrics import mse, psnr
 from patronus_pl.modules import PatronusModule
 from patronus_pl.modules.patronus import Sampler
 from patronus_pl.types import Image
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,12 @@ def faithfulness(
         sampler: of the edited images.
         batch_size: images at a time.
         keep: of how many images, the first ones, the edited pictures are kept.
+
+    Raises:
+        InvalidOptionError: a prototype that does not exist, or fewer than two levels.
     """
+    if levels < 2:
+        raise InvalidOptionError(f"levels is {levels}; to move a prototype takes at least 2")
     indices = chosen(model, prototypes)
     index = torch.tensor(indices)
     low, high = model.activation_low.cpu()[index], model.activation_high.cpu()[index]
@@ -169,6 +179,40 @@ def _rank_correlation(values: Float[Tensor, "*shape v"]) -> Float[Tensor, "*shap
     return correlation
 
 
+@torch.no_grad()
+def untrained(model: PatronusModule, images: Image, seed: int = 0, batch_size: int = 64) -> PatronusModule:
+    """A model of the same architecture before its first step: the null that `faithfulness` is to be compared with.
+
+    Fresh weights; prototypes from patches of the images, as training starts; statistics and ranges from the images.
+
+    Args:
+        model: whose architecture.
+        images: (n, c, h, w) in [-1, 1], n ≥ 2.
+        seed: of the weights.
+        batch_size: images at a time.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        null = _built_again(model).to(model.device).eval()
+    features = null.encoder(images[:batch_size].to(model.device))
+    null.prototypes.initialise_from(features, torch.Generator().manual_seed(seed))
+    s = encode(null, images, batch_size)
+    null.activation_low.copy_(s.quantile(0.02, 0))
+    null.activation_high.copy_(s.quantile(0.98, 0))
+    if model.standardise:
+        null.activation_mean.copy_(s.mean(0))
+        null.activation_std.copy_(s.std(0, correction=0).clamp_min(1e-4))
+    return null
+
+
+def _built_again(part: Module) -> Module:
+    """From the part's own arguments, which it keeps under their names."""
+    arguments = {name: getattr(part, name) for name in signature(type(part)).parameters}
+    return type(part)(
+        **{name: _built_again(value) if isinstance(value, nn.Module) else value for name, value in arguments.items()}
+    )
+
+
 # ---- is s used at all? -----------------------------------------------------------------------------------------------
 
 
@@ -196,7 +240,15 @@ class UseRatio:
 def use_ratio(
     model: PatronusModule, images: Image, t: Sequence[int] = (200, 400, 600), seed: int = 0, batch_size: int = 64
 ) -> UseRatio:
-    """The denoising loss with the activations of another image (the one before), over the loss with its own."""
+    """The denoising loss with the activations of another image (the one before), over the loss with its own.
+
+    Raises:
+        InvalidOptionError: fewer than two images.
+    """
+    if len(images) < 2:
+        raise InvalidOptionError(
+            f"with {len(images)} image there is no other to take activations from; give at least 2"
+        )
     s = encode(model, images, batch_size).to(model.device)
     noise = NoiseSource(seed, range(len(images)))(images.shape)
     total = torch.zeros(2, len(t))

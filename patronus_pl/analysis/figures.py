@@ -173,9 +173,9 @@ def image_grid(
 
 def _text(
     figure: Figure,
-    total: tuple[float, float],
-    x: float,
-    y: float,
+    total: tuple[int, int],
+    x: int | float,
+    y: int | float,
     text: str,
     align: str,
     colour: str = INK,

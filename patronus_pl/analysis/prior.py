@@ -1,16 +1,20 @@
 """How far activations from a prior are from those of real images, beside what simple densities achieve."""
 
+import warnings
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
+from sklearn.preprocessing import StandardScaler
 
 from patronus_pl.metrics import two_sample_auc
-from patronus_pl.metrics.latent_quality import Table, as_float64
+from patronus_pl.metrics.latent_quality import Array, Table, check_activations
 
-COMPONENTS = (1, 8, 32, 128)
-"""Sizes of mixtures among which the Bayesian information criterion chooses."""
+FEWEST = 8
+"""Components of the smallest mixture."""
+ROWS_EACH = 100
+"""Rows that every component must have on average."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +43,55 @@ class Gap:
 def gap_meter(real_train: Table, real_test: Table, prior_samples: Table, seed: int = 0) -> Gap:
     """Two-sample AUC of the prior, of a Gaussian mixture, of a Gaussian and of real activations, by the same test.
 
-    All four are compared with `real_test` on equally many rows. Both baselines learn from `real_train` and are clamped to
-    its range, as the prior is.
+    Each is compared with `real_test` on as many rows as the smallest of the three samples has. Both baselines learn
+    from `real_train` and are clamped to its range, as the prior is.
 
     Args:
-        real_train: (n, m) what the prior was trained on.
-        real_test: (k, m) held out.
-        prior_samples: (l, m), l ≥ k for a fair comparison.
+        real_train: (n, m) what the prior was trained on, finite.
+        real_test: (k, m) held out, finite.
+        prior_samples: (l, m), finite.
         seed: of baselines and tests.
 
     Raises:
-        InvalidOptionError: fewer samples than held-out rows, other columns, or rows that are not finite.
+        InvalidOptionError: other columns, or rows that are not finite.
     """
+    train, test, fake = (check_activations(table) for table in (real_train, real_test, prior_samples))
+    count = min(len(train), len(test), len(fake))
+    # The regularisation of covariances is absolute: unscaled, it would swamp activations that vary little.
+    scaler = StandardScaler().fit(train)
+    z = scaler.transform(train)
+    mixture, gaussian = _best_mixture(z, seed), _fitted(z, 1, seed)
+
+    def auc(sample: Array) -> float:
+        return two_sample_auc(test, sample, seed=seed)
+
+    def drawn(density: GaussianMixture) -> Array:
+        sample: Array = scaler.inverse_transform(density.sample(count)[0])
+        return sample.clip(train.min(axis=0), train.max(axis=0))
+
+    return Gap(
+        prior=auc(fake[:count]),
+        mixture=auc(drawn(mixture)),
+        gaussian=auc(drawn(gaussian)),
+        real=auc(train[np.random.default_rng(seed).permutation(len(train))[:count]]),
+        components=mixture.n_components,
+    )
+
+
+def _best_mixture(z: Array, seed: int) -> GaussianMixture:
+    """Of 8, 32, 128, ... components the first that the Bayesian information criterion prefers to four times as many."""
+    best = _fitted(z, FEWEST, seed)
+    while 4 * best.n_components <= len(z) // ROWS_EACH:
+        larger = _fitted(z, 4 * best.n_components, seed)
+        if larger.bic(z) >= best.bic(z):
+            break
+        best = larger
+    return best
+
+
+def _fitted(z: Array, components: int, seed: int) -> GaussianMixture:
+    mixture = GaussianMixture(components, random_state=seed)
+    with warnings.catch_warnings():
+        # A mixture whose likelihood still creeps up after the last iteration is baseline enough.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return mixture.fit(z)

@@ -149,12 +149,14 @@ def survival(
         batch_size: images at a time.
 
     Raises:
-        InvalidOptionError: no window, or one that holds no timestep of the model.
+        InvalidOptionError: no window, or one that does not lie in 0..T-1.
     """
     last = model.schedule.timesteps - 1
-    for span in windows or [(0, -1)]:
+    if not windows:
+        raise InvalidOptionError("there are no windows; give at least one (first, last)")
+    for span in windows:
         if not 0 <= span[0] <= span[1] <= last:
-            raise InvalidOptionError(f"window {span} holds none of the timesteps 0..{last}; give (first, last)")
+            raise InvalidOptionError(f"window {span} does not lie in 0..{last}; give (first, last) with first <= last")
     indices = chosen(model, prototypes)
     index = torch.tensor(indices)
     low, high = model.activation_low.cpu()[index], model.activation_high.cpu()[index]

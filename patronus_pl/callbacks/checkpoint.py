@@ -1,6 +1,7 @@
 """`Checkpoint`: last and best, and one more when training is interrupted."""
 
 from datetime import timedelta
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -24,6 +25,9 @@ class Checkpoint(ModelCheckpoint):
             enable_version_counter=False,
             train_time_interval=timedelta(minutes=minutes) if minutes else None,
         )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """A resumed run writes to a folder of its own, and its best is the best since."""
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save `last` if the user interrupted a run that has taken at least one step."""

@@ -49,6 +49,9 @@ class UNet(nn.Module):
         head_channels: int = 0,
     ) -> None:
         super().__init__()
+        for name, value in (("image_channels", image_channels), ("condition_dim", condition_dim), ("patch", patch)):
+            if value < 1:
+                raise InvalidOptionError(f"denoiser.{name} is {value}; it must be at least 1")
         levels = len(multipliers)
         attention = tuple(attention) if attention is not None else (False,) * levels
         if len(attention) != levels:

@@ -56,14 +56,13 @@ class AdaptiveBlock(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.modulation = _zero(nn.Linear(embedding, 3 * width))
-        self.mlp = nn.Sequential(
-            nn.Linear(width, expansion * width), nn.SiLU(), nn.Linear(expansion * width, width)
-        )
+        self.mlp = nn.Sequential(nn.Linear(width, expansion * width), nn.SiLU(), nn.Linear(expansion * width, width))
 
     def forward(self, h: Float[Tensor, "b k"], time: Float[Tensor, "b e"]) -> Float[Tensor, "b k"]:
         """`time` is the embedding after its SiLU."""
         shift, scale, gate = self.modulation(time).chunk(3, dim=1)
-        return h + gate * self.mlp(torch.addcmul(shift, 1 + scale, self.norm(h)))
+        update: Tensor = self.mlp(torch.addcmul(shift, 1 + scale, self.norm(h)))
+        return torch.addcmul(h, gate, update)
 
 
 class AdaptiveLinear(nn.Module):

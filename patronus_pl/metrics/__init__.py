@@ -30,6 +30,7 @@ from patronus_pl.metrics.latent_quality import (
 )
 from patronus_pl.metrics.localisation import PointingGame, pointing_game
 from patronus_pl.metrics.reconstruction import load_lpips, lpips, mse, psnr, ssim
+from patronus_pl.metrics.two_sample import two_sample_auc
 
 __all__ = [
     "DCI",
@@ -62,4 +63,5 @@ __all__ = [
     "ssim",
     "statistics_distance",
     "total_auroc_difference",
+    "two_sample_auc",
 ]

@@ -1,5 +1,6 @@
 """The Lightning modules."""
 
+from patronus_pl.modules.latent_prior import LatentPrior
 from patronus_pl.modules.patronus import PatronusModule
 
-__all__ = ["PatronusModule"]
+__all__ = ["LatentPrior", "PatronusModule"]

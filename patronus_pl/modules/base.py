@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import lightning.pytorch as pl
 import numpy as np
@@ -14,7 +14,6 @@ from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
-from typing_extensions import Self
 
 from patronus_pl.diffusion import Denoise, NoiseSchedule, NoiseSource, Step, samplers
 from patronus_pl.errors import InvalidOptionError, TrainingDivergedError
@@ -22,18 +21,21 @@ from patronus_pl.modules.checkpoint import load_module
 from patronus_pl.types import Timesteps
 
 Sampler = Literal["ddpm", "ddim", "dpm++"]
-Prediction = Literal["v", "epsilon"]
+Prediction = Literal["v", "epsilon", "x_0"]
 Network = Callable[[Tensor, Tensor], Tensor]
 """(x_t, t) -> prediction, shaped like x_t."""
 FIRST_VALIDATION_STEP = 1 << 31  # no training run has as many: the two never share their noise
 
+Module = TypeVar("Module", bound="DiffusionModule")
+
 
 class DiffusionModule(pl.LightningModule):
-    """A network that predicts v or ε under a noise schedule, trained by one recipe.
+    """A network that predicts v, ε or x_0 under a noise schedule, trained by one recipe.
 
     Attributes:
         schedule: the noise levels t = 0..T-1.
         prediction: what the network predicts.
+        max_weight: largest weight of the loss of x_0.
         lr: learning rate of AdamW after warm-up.
         weight_decay: of AdamW.
         warmup_steps: optimiser steps of linear warm-up.
@@ -43,6 +45,7 @@ class DiffusionModule(pl.LightningModule):
 
     schedule: NoiseSchedule
     prediction: Prediction
+    max_weight: float = math.inf
     lr: float
     weight_decay: float
     warmup_steps: int
@@ -51,8 +54,8 @@ class DiffusionModule(pl.LightningModule):
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
-        cls, checkpoint_path: str | Path, map_location: str | torch.device = "cpu", **overrides: Any
-    ) -> Self:
+        cls: type[Module], checkpoint_path: str | Path, map_location: str | torch.device = "cpu", **overrides: Any
+    ) -> Module:
         """A trained model: EMA weights (where training kept them), in evaluation mode.
 
         Args:
@@ -70,16 +73,22 @@ class DiffusionModule(pl.LightningModule):
     def denoising_loss(
         self, network: Network, x_0: Float[Tensor, "b *shape"], noise: Float[Tensor, "b *shape"], t: Timesteps
     ) -> Float[Tensor, " b"]:
-        """‖target - network(x_t, t)‖² of every row, mean over its entries; target = v = √ᾱ ε - √(1-ᾱ) x_0, or ε."""
-        output = network(self.schedule.add_noise(x_0, noise, t), t)
+        """‖target - network(x_t, t)‖² of every row, mean over its entries; target = v = √ᾱ ε - √(1-ᾱ) x_0, ε or x_0."""
+        output = network(self.schedule.add_noise(x_0, noise, t), t).float()
+        if self.prediction == "x_0":
+            # ‖v - v̂‖² = ‖x_0 - x̂_0‖² (SNR + 1), capped where it would let the least noisy steps drown the others.
+            weight = (self.schedule.snr(t) + 1).clamp_max(self.max_weight)
+            return weight * F.mse_loss(output, x_0, reduction="none").flatten(1).mean(1)
         target = noise if self.prediction == "epsilon" else self.schedule.velocity(x_0, noise, t)
-        return F.mse_loss(output.float(), target, reduction="none").flatten(1).mean(1)
+        return F.mse_loss(output, target, reduction="none").flatten(1).mean(1)
 
     def noise_predictor(self, network: Network) -> Denoise:
         """`denoise(x_t, t) -> noise`, as samplers want it."""
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             output = network(x_t, t).float()
+            if self.prediction == "x_0":
+                return self.schedule.noise_from_x_0(output, x_t, t)
             return output if self.prediction == "epsilon" else self.schedule.noise_from_velocity(output, x_t, t)
 
         return denoise
@@ -111,13 +120,13 @@ class DiffusionModule(pl.LightningModule):
 
     # ---------------------------------------------------------------------------------------------------- the recipe
 
-    def draw(self, batch: Tensor, batch_idx: int) -> "StepDraw":
-        """Random numbers for a batch: while training those of the step, otherwise the same after every epoch."""
+    def draw_index(self, batch_idx: int) -> int:
+        """Which `StepDraw` a batch gets: while training that of the step, otherwise the same after every epoch."""
         if not self.training:
-            return StepDraw(batch, self.seed, FIRST_VALIDATION_STEP + batch_idx, self._trainer)
+            return FIRST_VALIDATION_STEP + batch_idx
         # Batches whose gradients are summed into one optimiser step have numbers of their own each.
         batches = self.trainer.accumulate_grad_batches
-        return StepDraw(batch, self.seed, self.trainer.global_step * batches + batch_idx % batches, self._trainer)
+        return self.trainer.global_step * batches + batch_idx % batches
 
     def on_before_backward(self, loss: Tensor) -> None:
         """Stop at the first loss that is no number, before it reaches the weights."""
@@ -187,7 +196,7 @@ class StepDraw:
         return drawn[self.rank :: self.ranks]
 
     def timesteps(self, count: int, power: float = 1.0) -> Timesteps:
-        """t = ⌊T u^(1/power)⌋, with u stratified: every batch covers all noise levels, and the loss varies less."""
+        """Steps ⌊T u^(1/power)⌋, u stratified: every batch covers all noise levels, and the loss varies less."""
         strata = torch.randperm(self.total, generator=self.generator, device=self.device)
         u = (strata + torch.rand(self.total, generator=self.generator, device=self.device)) / self.total
         t = (u.pow(1 / power) * count).long().clamp_max(count - 1)

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.cli import instantiate_module
 from torch import nn
 
-from patronus_pl.errors import CheckpointError, OutputError
+from patronus_pl.errors import CheckpointError, InvalidOptionError, OutputError
 
 INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 Module = TypeVar("Module", bound=pl.LightningModule)
@@ -98,7 +98,7 @@ def load_module(cls: type[Module], path: str | Path, **overrides: Any) -> Module
     try:
         module = instantiate_module(cls, arguments)
         module.load_state_dict(checkpoint["state_dict"])
-    except (ArgumentError, TypeError, ValueError, RuntimeError) as error:
+    except (ArgumentError, InvalidOptionError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{str(path)!r} does not fit {cls.__name__} of this version ({error}); train it again"
         ) from error
@@ -132,7 +132,7 @@ def read_tensors(path: str | Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's parser raises nearly anything, KeyError and AssertionError too, on a bad file
-        forbidden = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        forbidden = re.search(r"\bGLOBAL (\S+)", str(error))
         if forbidden and isinstance(error, pickle.UnpicklingError):
             raise CheckpointError(
                 f"{str(path)!r} holds more than tensors and plain values ({forbidden[1]}) and is not loaded; "

@@ -1,6 +1,6 @@
 """`LatentPrior`: where activations come from when there is no image, a diffusion model of s itself."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -9,7 +9,7 @@ from torch import Tensor
 from patronus_pl.denoiser import VectorNet
 from patronus_pl.diffusion import NoiseSchedule, NoiseSource, samplers
 from patronus_pl.errors import CheckpointError, InvalidOptionError
-from patronus_pl.modules.base import DiffusionModule, Prediction, Sampler
+from patronus_pl.modules.base import DiffusionModule, Sampler, StepDraw
 from patronus_pl.modules.checkpoint import configuration
 from patronus_pl.types import Activations
 
@@ -27,8 +27,8 @@ class LatentPrior(DiffusionModule):
         network: its `size` must be the number of activations m.
         schedule: the noise levels t = 0..T-1.
         prediction: what the network predicts.
-        timestep_power: t = ⌊T u^(1/power)⌋ with u uniform; below 1 favours little noise, where the fine structure of s is
-            decided.
+        timestep_power: t = ⌊T u^(1/power)⌋ with u uniform; below 1 favours little noise, where the fine structure of s
+            is decided.
         lr: learning rate of AdamW after warm-up.
         weight_decay: of AdamW.
         warmup_steps: optimiser steps of linear warm-up.
@@ -48,7 +48,7 @@ class LatentPrior(DiffusionModule):
         self,
         network: VectorNet,
         schedule: NoiseSchedule,
-        prediction: Prediction = "v",
+        prediction: Literal["v", "epsilon"] = "v",
         timestep_power: float = 1.0,
         lr: float = 1e-3,
         weight_decay: float = 0.0,
@@ -99,7 +99,9 @@ class LatentPrior(DiffusionModule):
         """
         tables = getattr(getattr(self.trainer, "datamodule", None), "tables", None)
         if tables is None:
-            raise InvalidOptionError("a prior is trained on activations; give it a data module patronus_pl.data.Activations")
+            raise InvalidOptionError(
+                "a prior is trained on activations; give it a data module patronus_pl.data.Activations"
+            )
         s = torch.from_numpy(tables["train"].activations)
         if s.shape[1] != self.network.size:
             raise CheckpointError(
@@ -137,6 +139,6 @@ class LatentPrior(DiffusionModule):
 
     def _losses(self, batch: dict[str, Any], batch_idx: int) -> Float[Tensor, " b"]:
         z: Activations = (batch["activations"] - self.mean) / self.std
-        draw = self.draw(z, batch_idx)
+        draw = StepDraw(z, self.seed, self.draw_index(batch_idx), self._trainer)
         noise = draw.normal(z.shape[1:])
         return self.denoising_loss(self.network, z, noise, draw.timesteps(self.schedule.timesteps, self.timestep_power))

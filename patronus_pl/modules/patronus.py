@@ -1,34 +1,26 @@
 """`PatronusModule`: encoder, prototypes, denoiser and noise schedule, trained together."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, Literal, cast
 
-import lightning.pytorch as pl
-import numpy as np
 import torch
 from jaxtyping import Float
-from lightning.pytorch.plugins.precision import Precision
-from lightning.pytorch.utilities import GradClipAlgorithmType
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
 from patronus_pl.denoiser import UNet
 from patronus_pl.diffusion import NoiseSchedule, samplers
-from patronus_pl.errors import CheckpointError, InvalidOptionError, TrainingDivergedError
-from patronus_pl.modules.checkpoint import configuration, load_module
+from patronus_pl.errors import CheckpointError, InvalidOptionError
+from patronus_pl.modules.base import DiffusionModule, Prediction, StepDraw
+from patronus_pl.modules.base import Sampler as Sampler
+from patronus_pl.modules.checkpoint import configuration
 from patronus_pl.prototypes import PatchEncoder, PrototypeLayer, decorrelation_loss, distinctness_loss
 from patronus_pl.types import Activations, Box, Image, SimilarityMap, Timesteps
 
-Sampler = Literal["ddpm", "ddim", "dpm++"]
 QUARTILES = 4
-FIRST_VALIDATION_STEP = 1 << 31  # no training run has as many: the two never share their noise
 
 
-class PatronusModule(pl.LightningModule):
+class PatronusModule(DiffusionModule):
     """A diffusion model that is conditioned on prototype activations and nothing else.
 
     Training minimises, over encoder, prototypes and denoiser together,
@@ -79,7 +71,7 @@ class PatronusModule(pl.LightningModule):
         prototypes: PrototypeLayer,
         denoiser: UNet,
         schedule: NoiseSchedule,
-        prediction: Literal["v", "epsilon", "x_0"] = "v",
+        prediction: Prediction = "v",
         max_weight: float = 5.0,
         standardise: bool = True,
         init: Literal["patches", "random"] = "patches",
@@ -134,22 +126,6 @@ class PatronusModule(pl.LightningModule):
                 f"model.timestep_power is {self.timestep_power} and model.lr {self.lr}; both must be positive"
             )
 
-    @classmethod
-    def load_from_checkpoint(  # type: ignore[override]
-        cls, checkpoint_path: str | Path, map_location: str | torch.device = "cpu", **overrides: Any
-    ) -> "PatronusModule":
-        """A trained model: EMA weights (where training kept them), in evaluation mode.
-
-        Args:
-            checkpoint_path: what `patronus fit` or `patronus import-reference` wrote.
-            map_location: device to put it on.
-            overrides: constructor arguments that replace those in the file, such as `lr`.
-
-        Raises:
-            CheckpointError: no such file, a truncated one, one of another class, or one that needs other parts.
-        """
-        return load_module(cls, checkpoint_path, **overrides).to(map_location).eval()
-
     # ---------------------------------------------------------------------------------------------- using a model
 
     @property
@@ -188,13 +164,7 @@ class PatronusModule(pl.LightningModule):
         """`denoise(x_t, t) -> noise` under fixed activations, whose embedding is computed once for all steps."""
         embedded = self.denoiser.embed_condition(self.standardised(s))
 
-        def denoise(x_t: Image, t: Timesteps) -> Image:
-            output = self.denoiser(x_t, t, embedded).float()
-            if self.prediction == "x_0":
-                return self.schedule.noise_from_x_0(output, x_t, t)
-            return output if self.prediction == "epsilon" else self.schedule.noise_from_velocity(output, x_t, t)
-
-        return denoise
+        return self.noise_predictor(lambda x_t, t: self.denoiser(x_t, t, embedded))
 
     def denoise(self, x_t: Image, t: Timesteps, s: Activations) -> Image:
         """Predicted noise in x_t; t is int64 in 0..T-1."""
@@ -243,16 +213,7 @@ class PatronusModule(pl.LightningModule):
         noise: samplers.NoiseSource | None = None,
     ) -> Iterator[samplers.Step]:
         """Like `decode`, but yields every step as it is taken."""
-        denoise = self.denoiser_for(s)
-        if sampler == "ddpm":
-            if noise is None:
-                raise InvalidOptionError("sampler ddpm is random; pass noise=NoiseSource(seed, indices), or use ddim")
-            return samplers.ddpm(denoise, x_T, self.schedule, steps, noise=noise, clip=clip)
-        if sampler == "ddim":
-            return samplers.ddim(denoise, x_T, self.schedule, steps, eta=eta, noise=noise, clip=clip)
-        if sampler == "dpm++":
-            return samplers.dpm_solver_pp(denoise, x_T, self.schedule, steps, clip=clip)
-        raise InvalidOptionError(f"unknown sampler {sampler!r}; choose ddpm, ddim or dpm++")
+        return self.sampler_steps(sampler, self.denoiser_for(s), x_T, steps, eta, clip, noise)
 
     # --------------------------------------------------------------------------------------------------- training
 
@@ -279,9 +240,7 @@ class PatronusModule(pl.LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """One step of the joint objective."""
         x_0 = batch["image"]
-        # Batches whose gradients are summed into one optimiser step have noise of their own each.
-        batches = self.trainer.accumulate_grad_batches
-        t, noise, condition_noise = self._draw(x_0, self.trainer.global_step * batches + batch_idx % batches)
+        t, noise, condition_noise = self._draw(x_0, self.draw_index(batch_idx))
         s = self.prototypes(self.encoder(x_0))
         everyone = self._all_ranks(s)
         condition = self._training_condition(s, everyone)
@@ -315,7 +274,7 @@ class PatronusModule(pl.LightningModule):
 
     def _evaluate(self, batch: dict[str, Any], batch_idx: int, stage: str) -> None:
         x_0 = batch["image"]
-        t, noise, _ = self._draw(x_0, step=FIRST_VALIDATION_STEP + batch_idx)
+        t, noise, _ = self._draw(x_0, self.draw_index(batch_idx))
         s = self.encode(x_0)
         own = self._denoising_loss(x_0, t, noise, self.standardised(s)).mean()
         other = self._denoising_loss(x_0, t, noise, self.standardised(s.roll(1, 0))).mean()
@@ -329,29 +288,13 @@ class PatronusModule(pl.LightningModule):
             metric.reset()
 
     def _draw(self, x_0: Image, step: int) -> tuple[Timesteps, Image, Activations]:
-        """Timesteps and noise of one step. Drawn for the batches of all ranks, of which each takes its own rows."""
-        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self._trainer is not None else (1, 0)
-        total, device = len(x_0) * ranks, x_0.device
-        # Hashed into one number, since torch's CPU generator keeps only the lower 32 bits of a seed.
-        (seed,) = np.random.SeedSequence((self.seed, step)).generate_state(1).tolist()
-        generator = torch.Generator(device).manual_seed(seed)
-        noise = torch.randn((total, *x_0.shape[1:]), generator=generator, device=device)
-        condition_noise = torch.randn((total, self.prototypes.count), generator=generator, device=device)
-        # Stratified: every batch covers all noise levels, which lowers the variance of the loss.
-        strata = torch.randperm(total, generator=generator, device=device)
-        u = (strata + torch.rand(total, generator=generator, device=device)) / total
-        t = (u.pow(1 / self.timestep_power) * self.schedule.timesteps).long().clamp_max(self.schedule.timesteps - 1)
-        return t[rank::ranks], noise[rank::ranks].to(x_0.dtype), condition_noise[rank::ranks]
+        draw = StepDraw(x_0, self.seed, step, self._trainer)
+        noise, condition_noise = draw.normal(x_0.shape[1:]), draw.normal((self.prototypes.count,))
+        return draw.timesteps(self.schedule.timesteps, self.timestep_power), noise.to(x_0.dtype), condition_noise
 
     def _denoising_loss(self, x_0: Image, t: Timesteps, noise: Image, condition: Activations) -> Float[Tensor, " b"]:
-        x_t = self.schedule.add_noise(x_0, noise, t)
-        output = self.denoiser(x_t, t, self.denoiser.embed_condition(condition))
-        if self.prediction == "x_0":
-            # ‖v - v̂‖² = ‖x_0 - x̂_0‖² (SNR + 1), capped where it would let the least noisy steps drown the others.
-            weight = (self.schedule.snr(t) + 1).clamp_max(self.max_weight)
-            return weight * F.mse_loss(output.float(), x_0, reduction="none").flatten(1).mean(1)
-        target = noise if self.prediction == "epsilon" else self.schedule.velocity(x_0, noise, t)
-        return F.mse_loss(output.float(), target, reduction="none").flatten(1).mean(1)
+        embedded = self.denoiser.embed_condition(condition)
+        return self.denoising_loss(lambda x_t, t: self.denoiser(x_t, t, embedded), x_0, noise, t)
 
     def _training_condition(self, s: Activations, everyone: Activations) -> Activations:
         if not self.standardise:
@@ -380,44 +323,3 @@ class PatronusModule(pl.LightningModule):
         quartile = t * QUARTILES // self.schedule.timesteps
         for i, metric in enumerate(self.quartile_loss):
             metric.update(per_image, (quartile == i).float())
-
-    def on_before_backward(self, loss: Tensor) -> None:
-        """Stop at the first loss that is no number, before it reaches the weights."""
-        # On a GPU reading the loss waits for the device, so it is read now and then.
-        if (loss.device.type == "cpu" or self.trainer.global_step % 50 == 0) and not math.isfinite(loss.item()):
-            raise TrainingDivergedError(
-                f"the loss is {loss.item()} at step {self.trainer.global_step}; the last good checkpoint is kept. "
-                "Lower model.lr or raise model.warmup_steps, and resume with --ckpt_path"
-            )
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: int | float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """As Lightning does, which needlessly refuses fused optimisers under bfloat16: only float16 scales its loss."""
-        if self.trainer.precision == "bf16-mixed":
-            Precision.clip_gradients(
-                self.trainer.precision_plugin,
-                optimizer,
-                gradient_clip_val or 0.0,
-                GradClipAlgorithmType(gradient_clip_algorithm or "norm"),
-            )
-        else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with linear warm-up, then cosine decay to `final_lr`."""
-        # Fused AdamW is eight times faster on a CPU; float16's loss scaling is the one thing it does not go with.
-        fused = self.trainer.precision != "16-mixed"
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused)
-        total = self.trainer.estimated_stepping_batches
-
-        def factor(step: int) -> float:
-            warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
-            progress = min(1.0, step / total)
-            return warm * (self.final_lr + (1 - self.final_lr) * 0.5 * (1 + math.cos(math.pi * progress)))
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -16,7 +16,7 @@ from torch import Tensor
 from patronus_pl.denoiser import UNet
 from patronus_pl.denoiser.blocks import timestep_embedding
 from patronus_pl.diffusion import NoiseSchedule
-from patronus_pl.errors import CheckpointError
+from patronus_pl.errors import CheckpointError, InvalidOptionError
 from patronus_pl.modules.checkpoint import read_tensors
 from patronus_pl.modules.patronus import PatronusModule
 from patronus_pl.prototypes import PatchEncoder, PrototypeLayer
@@ -66,7 +66,7 @@ def load_reference(directory: str | Path) -> PatronusModule:
         raise CheckpointError(
             f"'{config_file}' lacks {error}; copy the file that was written beside ckpt.tar"
         ) from error
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (InvalidOptionError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"'{config_file}' does not describe a model of the paper: {error}") from error
     stored = read_tensors(weights_file)
     if not isinstance(stored, dict) or not isinstance(stored.get("model"), dict):
@@ -142,9 +142,10 @@ def _build(network: Mapping[str, Any], training: Mapping[str, Any]) -> PatronusM
         paddings=training["plb_layer_paddings"],
         init="normal",
     )
+    prototypes = PrototypeLayer(training["NUM_PROTOS"], encoder.dim, similarity="euclidean", temperature=None)
     denoiser = UNet(
         image_channels=channels,
-        condition_dim=training["NUM_PROTOS"],
+        condition_dim=prototypes.count,
         base=network["BASE_CH"],
         multipliers=network["BASE_CH_MULT"],
         attention=network["APPLY_ATTENTION"],
@@ -153,7 +154,7 @@ def _build(network: Mapping[str, Any], training: Mapping[str, Any]) -> PatronusM
     return PatronusModule(
         image_shape=(channels, height, width),
         encoder=encoder,
-        prototypes=PrototypeLayer(training["NUM_PROTOS"], encoder.dim, similarity="euclidean", temperature=None),
+        prototypes=prototypes,
         denoiser=denoiser,
         schedule=NoiseSchedule(training["TIMESTEPS"]),
         prediction="epsilon",

@@ -164,7 +164,7 @@ def test_parts_are_of_their_classes(tiny_model: PatronusModule, tmp_path: Path, 
 
 
 def test_no_such_file(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no checkpoint '.*none.ckpt'; `patronus fit` writes them"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint '.*none.ckpt'; `patronus fit` writes them"):
         PatronusModule.load_from_checkpoint(tmp_path / "none.ckpt")
 
 
@@ -177,7 +177,7 @@ def test_tensors_alone_are_no_checkpoint(tmp_path: Path) -> None:
 def test_another_class(tiny_model: PatronusModule, tmp_path: Path) -> None:
     tiny_model.hparams["_class_path"] = "patronus_pl.modules.LatentPrior"
     save_module(tiny_model, tmp_path / "model.ckpt")
-    with pytest.raises(CheckpointError, match="is a checkpoint of .*LatentPrior, not of PatronusModule"):
+    with pytest.raises(CheckpointError, match=r"is a checkpoint of .*LatentPrior, not of PatronusModule"):
         PatronusModule.load_from_checkpoint(tmp_path / "model.ckpt")
 
 

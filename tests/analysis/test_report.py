@@ -1,0 +1,275 @@
+"""The report: what it writes, what its numbers say, and that it never leaves half of itself."""
+
+import io
+import json
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from patronus_pl.analysis import page, report
+from patronus_pl.analysis.findings import Findings, Subject, find
+from patronus_pl.analysis.report import explain, finite
+from patronus_pl.errors import InvalidOptionError, OutputError
+from patronus_pl.modules import PatronusModule
+from tests.analysis.subjects import LITTLE, faces, unlabelled, with_ranges
+from tests.conftest import ModelFactory
+
+
+@pytest.fixture
+def subject() -> Subject:
+    return faces()
+
+
+@pytest.fixture
+def model(make_model: ModelFactory, subject: Subject) -> PatronusModule:
+    return with_ranges(make_model(channels=3, count=4), subject)
+
+
+@pytest.fixture
+def findings(model: PatronusModule, subject: Subject) -> Findings:
+    return find(model, subject, LITTLE)
+
+
+def leaves(value: Any) -> list[Any]:
+    if isinstance(value, dict | list):
+        return [leaf for entry in (value.values() if isinstance(value, dict) else value) for leaf in leaves(entry)]
+    return [value]
+
+
+def external(html: str) -> list[str]:
+    """Addresses that a browser would fetch."""
+    found = re.findall(r"""(?:src|href|action|data|srcset|poster)\s*=\s*["']?([^"'\s>]+)""", html)
+    found += re.findall(r"""url\(["']?([^"')]+)""", html)
+    return [address for address in found if not address.startswith(("data:", "#"))]
+
+
+# ---- what is written ---------------------------------------------------------------------------------------------------
+
+
+def test_explain_writes_a_page_its_numbers_and_its_pictures(
+    model: PatronusModule, subject: Subject, tmp_path: Path
+) -> None:
+    numbers = explain(model, subject, str(tmp_path / "a" / "b"), "runs/x/last.ckpt", LITTLE)
+    out = tmp_path / "a" / "b"
+    assert sorted(path.name for path in out.iterdir()) == ["report.html", "report.json", "report_images"]
+    assert json.loads((out / "report.json").read_text()) == numbers
+    html = (out / "report.html").read_text()
+    assert len(html) < 5_000_000
+    assert external(html) == []
+    assert all(f'<details class="proto" id="p{j}"' in html for j in range(4))
+    names = {path.name for path in (out / "report_images").iterdir()}
+    assert {"headline.png", "reconstructions.png", "leakage.png", "emergence.png"} <= names
+    assert {f"prototype_{j:03d}_{what}.png" for j in range(4) for what in ("patches", "edits")} <= names
+    for path in (out / "report_images").iterdir():
+        assert Image.open(path).format == "PNG"
+
+
+def test_numbers_are_finite_and_say_how_they_were_made(
+    model: PatronusModule, subject: Subject, findings: Findings
+) -> None:
+    numbers = report.report_numbers(model, findings, subject, LITTLE, "/somewhere/secret/last.ckpt")
+    assert all(math.isfinite(leaf) for leaf in leaves(numbers) if isinstance(leaf, float))
+    assert numbers["schema_version"] == 1
+    protocol = numbers["protocol"]
+    assert protocol["checkpoint"] == "last.ckpt"
+    assert protocol["data"]["name"] == "PlantedFaces"
+    assert (protocol["images"], protocol["steps"], protocol["sampler"], protocol["seed"]) == (40, 2, "dpm++", 0)
+    assert protocol["versions"]["torch"] == torch.__version__
+    assert [p["index"] for p in numbers["prototypes"]] == [0, 1, 2, 3]
+    assert sorted(numbers["order"]) == [0, 1, 2, 3]
+
+
+def test_numbers_repeat(model: PatronusModule, subject: Subject, findings: Findings) -> None:
+    again = find(model, subject, LITTLE)
+    first, second = (report.report_numbers(model, f, subject, LITTLE, "") for f in (findings, again))
+    assert first == second
+
+
+def test_attributes_are_read_as_scikit_learn_reads_them(
+    model: PatronusModule, subject: Subject, findings: Findings
+) -> None:
+    numbers = report.report_numbers(model, findings, subject, LITTLE, "")
+    with torch.inference_mode():
+        s = model.encode(subject.first(len(subject.images))).numpy()
+    for a, row in enumerate(numbers["attributes"]):
+        y = subject.attributes[:, a]
+        expected = np.array([roc_auc_score(y, s[:, j]) for j in range(4)])
+        either = np.maximum(expected, 1 - expected)
+        assert row["auroc"] == pytest.approx(either.max(), abs=1e-6)
+        assert row["gap"] == pytest.approx(either.max() - np.sort(either)[-2], abs=1e-6)
+        assert row["sign"] == (1 if expected[row["prototype"]] >= 0.5 else -1)
+        assert row["share"] == pytest.approx(y.mean())
+
+
+def test_overview_agrees_with_numpy(model: PatronusModule, subject: Subject, findings: Findings) -> None:
+    overview = report.report_numbers(model, findings, subject, LITTLE, "")["overview"]
+    x = subject.images / 127.5 - 1
+    assert overview["reconstruction"]["mse_mean_image"] == pytest.approx(x.var(axis=0).mean(), rel=1e-5)
+    correlation = np.abs(np.corrcoef(findings.activations.numpy().T))
+    assert overview["mean_abs_correlation"] == pytest.approx((correlation.sum() - 4) / 12, abs=1e-5)
+
+
+def test_top_patches_are_distinct_images_by_name(
+    model: PatronusModule, subject: Subject, findings: Findings
+) -> None:
+    for prototype in report.report_numbers(model, findings, subject, LITTLE, "")["prototypes"]:
+        names = [patch["id"] for patch in prototype["top"]]
+        assert len(set(names)) == len(names) == LITTLE.patches
+        assert set(names) <= set(subject.ids)
+
+
+def test_the_most_legible_prototypes_of_different_attributes_come_first(findings: Findings) -> None:
+    faith, reading = findings.faithfulness, findings.reading
+    moved = replace(faith, slope=torch.tensor([0.9, 0.8, 0.5, torch.nan]))
+    read = replace(
+        reading,
+        attribute=torch.tensor([2, 2, 5, 7]),
+        attribute_auroc=torch.tensor([1.0, 1.0, 0.75, 1.0]),
+    )
+    ranked = replace(findings, faithfulness=moved, reading=read)
+    assert ranked.legibility.tolist() == pytest.approx([0.9, 0.8, 0.25, 0.0])
+    assert ranked.by_legibility() == [0, 2, 3, 1]
+
+
+def test_the_progress_bar_knows_its_end(
+    model: PatronusModule, subject: Subject, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = 0
+
+    def count(_module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], _output: torch.Tensor) -> None:
+        nonlocal seen
+        seen += len(inputs[0])
+
+    model.denoiser.register_forward_hook(count)
+    find(model, subject, LITTLE)
+    assert seen == LITTLE.evaluations(4, len(subject.images))
+    assert "edits" in capsys.readouterr().err
+
+
+# ---- unusual models and data -------------------------------------------------------------------------------------------
+
+
+def test_grey_images_without_attributes(make_model: ModelFactory, tmp_path: Path) -> None:
+    subject = unlabelled()
+    numbers = explain(with_ranges(make_model(), subject), subject, str(tmp_path), effort=LITTLE)
+    assert numbers["attributes"] == []
+    assert numbers["overview"]["probe_auroc"] is None
+    html = (tmp_path / "report.html").read_text()
+    assert "in grey" in html
+    assert 'id="attributes"' not in html
+
+
+def test_a_single_prototype_that_never_changes(make_model: ModelFactory, tmp_path: Path) -> None:
+    subject = unlabelled(count=3)
+    model = make_model(count=1)
+    model.activation_low.fill_(1.0)
+    model.activation_high.fill_(1.0)
+    numbers = explain(model, subject, str(tmp_path), effort=LITTLE)
+    assert numbers["prototypes"][0]["slope"] is None
+    assert numbers["prototypes"][0]["leakage"] == [None]
+    assert "no range to move in" in (tmp_path / "report.html").read_text()
+
+
+def test_names_from_outside_are_escaped(model: PatronusModule, subject: Subject, findings: Findings) -> None:
+    evil = "<script>alert('x')</script>"
+    names = (evil, *subject.attribute_names[1:])
+    hostile = replace(subject, attribute_names=names, description={"name": evil, evil: evil})
+    read = replace(findings, reading=replace(findings.reading, names=names))
+    html = page.render(model, read, hostile, report.report_numbers(model, read, hostile, LITTLE, evil))
+    assert "<script>alert" not in html
+    assert "&lt;script&gt;alert" in html
+
+
+def test_one_image_is_too_few(make_model: ModelFactory, tmp_path: Path) -> None:
+    with pytest.raises(InvalidOptionError, match="1 image.*give at least 2"):
+        explain(make_model(), unlabelled(count=1), str(tmp_path), effort=LITTLE)
+
+
+# ---- size and safety ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("limit", "kind"), [(10**6, "png"), (60_000, "webp"), (9_000, "webp")])
+def test_pictures_fit_their_limit_and_keep_their_size_on_the_screen(limit: int, kind: str) -> None:
+    noise = torch.rand(1, 4, 3, 96, 96, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    pictures = {"noise": page.Picture.of(noise, 96)}
+    shown = page.embed(pictures, limit)["noise"]
+    assert shown["uri"].startswith(f"data:image/{kind};base64,")
+    assert len(shown["uri"]) < limit * 1.34 + 100
+    assert (shown["height"], shown["width"]) == (96, 4 * 97 - 1)
+
+
+def test_large_images_are_shrunk_and_their_boxes_with_them() -> None:
+    images = torch.zeros(1, 2, 1, 200, 100)
+    picture = page.Picture.of(images, 96, [[None, (50, 25, 150, 75)]])
+    assert picture.pixels.shape[:2] == (96, 48 + 1 + 48)
+    ((left, top, width, height),) = picture.boxes
+    assert (left * 0.97, top * 0.96) == pytest.approx((49 + 12, 24))
+    assert (width * 0.97, height * 0.96) == pytest.approx((24, 48))
+
+
+def test_paths_pass_through_their_points() -> None:
+    assert page.line_path([0, 0.5, 1], [0, 1, 2], 10, 4) == "M0.00 4.00 L5.00 0.00 L10.00 0.00"
+    assert page.steps_path([0.5, 1.0], 10, 4) == "M0 4 V2.00 H5.00 V0.00 H10.00 V4 Z"
+
+
+def test_an_interrupted_run_leaves_what_was_there(
+    model: PatronusModule, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "report.html").write_text("the last one")
+    (tmp_path / "last.ckpt").write_text("weights")
+
+    def interrupt(*_: Any) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "render", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        explain(model, subject, str(tmp_path), effort=LITTLE)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "report.html": "the last one",
+        "last.ckpt": "weights",
+    }
+
+
+def test_a_second_report_replaces_the_first_and_nothing_else(
+    model: PatronusModule, subject: Subject, tmp_path: Path
+) -> None:
+    (tmp_path / "report_images").mkdir()
+    (tmp_path / "report_images" / "prototype_099_edits.png").write_text("stale")
+    (tmp_path / "last.ckpt").write_text("weights")
+    explain(model, subject, str(tmp_path), effort=LITTLE)
+    assert not (tmp_path / "report_images" / "prototype_099_edits.png").exists()
+    assert (tmp_path / "last.ckpt").read_text() == "weights"
+
+
+def test_an_unwritable_folder_is_named_before_anything_is_measured(
+    model: PatronusModule, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setattr(report, "find", lambda *_: pytest.fail("measured"))
+    with pytest.raises(OutputError, match=r"cannot write the report to '.*file/out'.*choose another folder"):
+        explain(model, subject, str(tmp_path / "file" / "out"), effort=LITTLE)
+
+
+def test_finite() -> None:
+    value = {"a": torch.tensor([1.0, torch.nan]), "b": (math.inf, 2, "x", None), 3: np.float64("nan")}
+    assert finite(value) == {"a": [1.0, None], "b": [None, 2, "x", None], "3": None}
+
+
+def test_page_speaks_of_what_it_was_given(model: PatronusModule, subject: Subject, findings: Findings) -> None:
+    html = page.render(model, findings, subject, report.report_numbers(model, findings, subject, LITTLE, ""))
+    assert "PlantedFaces" in html
+    assert "by 4 numbers and nothing else" in html
+    assert "Wearing Hat" in html
+    uri = re.search(r'data:image/png;base64,([^"]+)', html)
+    assert uri is not None
+    import base64
+
+    assert Image.open(io.BytesIO(base64.b64decode(uri[1]))).size == (3 * 17 - 1, 16)
