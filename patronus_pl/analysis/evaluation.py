@@ -24,7 +24,7 @@ def evaluating(function: Callable[Concatenate[PatronusModule, P], R]) -> Callabl
         training = model.training
         model.eval()
         try:
-            with torch.inference_mode():
+            with torch.no_grad():  # unlike inference mode, its results may be used in computations with gradients
                 return function(model, *args, **kwargs)
         finally:
             model.train(training)

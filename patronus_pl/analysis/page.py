@@ -27,7 +27,7 @@ QUALITIES = (None, 90, 75, 50)
 """Lossless first; lossy only if the page would become too large."""
 HEADLINE = 5
 FACES = 4
-"""Images on which a prototype's place and edits are shown."""
+"""Images on which a prototype's place and edits are shown, half of them with it and half without."""
 OTHERS = 5
 """Most affected other prototypes that a card lists."""
 
@@ -116,13 +116,14 @@ def _pictures(model: PatronusModule, findings: Findings, subject: Subject) -> di
     pictures = {"real": Picture.of(real[None], 96), **_reconstructions(findings, real)}
     for j in _headline(findings):
         pictures[f"switch-{j}"] = Picture.of(moved[j, :, [0, -1]].transpose(0, 1), 96)
-    similar = model.similarity_map(real[:FACES].to(model.device)).cpu()
+    similar = model.similarity_map(real.to(model.device)).cpu()
     places = pixel_map(similar, model.encoder.receptive_field, *real.shape[-2:])
-    boxes = locate(model, real[:FACES]).box
+    boxes = locate(model, real).box
     for j in range(model.prototypes.count):
-        pictures[f"edit-{j}"] = Picture.of(moved[j, :FACES], 64)
-        found = [[box, None] for box in as_boxes(boxes[:, j])]
-        pictures[f"where-{j}"] = Picture.of(_looks(real[:FACES], places[:, j]), 64, found)
+        strong, weak = _extremes(findings.activations[: len(real), j])
+        found = [*([box, None] for box in as_boxes(boxes[strong, j])), *([None, None] for _ in weak)]
+        pictures[f"edit-{j}"] = Picture.of(moved[j, strong + weak], 64)
+        pictures[f"where-{j}"] = Picture.of(_looks(real, places[:, j])[strong + weak], 64, found)
         pictures[f"top-{j}"], pictures[f"crops-{j}"] = _top(model, findings, subject, j)
     leakage = figures.shades(findings.faithfulness.leakage, 1.0)
     return {**pictures, "leakage": Picture(leakage, max(4, 320 // len(leakage)))}
@@ -130,6 +131,13 @@ def _pictures(model: PatronusModule, findings: Findings, subject: Subject) -> di
 
 def _edits(findings: Findings) -> Float[Tensor, "m n v c h w"]:
     return findings.faithfulness.pictures.float() / 127.5 - 1
+
+
+def _extremes(activations: Float[Tensor, " n"]) -> tuple[list[int], list[int]]:
+    """The images in which a prototype is strongest, and those in which it is weakest; at most `FACES`, each once."""
+    order = activations.argsort(descending=True, stable=True).tolist()
+    half = min(FACES, len(order)) // 2
+    return order[: len(order) - half][: FACES - half], order[len(order) - half :]
 
 
 def _looks(images: Image, places: Float[Tensor, "b h w"]) -> Float[Tensor, "b 2 3 h w"]:
@@ -177,14 +185,14 @@ def _headline(findings: Findings) -> list[int]:
 # ---- charts on the page ----------------------------------------------------------------------------------------------
 
 
-def steps_path(heights: Sequence[float], width: float = 100, height: float = 40) -> str:
+def steps_path(heights: Sequence[float], width: float = 100.0, height: float = 40.0) -> str:
     """Outline of a histogram as an SVG path; heights are in shares of the chart's."""
     pitch = width / len(heights)
     tops = " ".join(f"V{height * (1 - h):.2f} H{(k + 1) * pitch:.2f}" for k, h in enumerate(heights))
     return f"M0 {height} {tops} V{height} Z"
 
 
-def line_path(x: Sequence[float], y: Sequence[float], width: float = 100, height: float = 40) -> str:
+def line_path(x: Sequence[float], y: Sequence[float], width: float = 100.0, height: float = 40.0) -> str:
     """Points joined by lines as an SVG path; x and y are in shares of the chart, y from below."""
     points = (f"{width * a:.2f} {height * (1 - min(max(b, 0), 1)):.2f}" for a, b in zip(x, y, strict=True))
     return "M" + " L".join(points)

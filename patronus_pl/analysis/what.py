@@ -10,6 +10,7 @@ from torch import Tensor
 from patronus_pl.analysis.edit import chosen, encode, jobs, put_together, take_apart
 from patronus_pl.analysis.evaluation import evaluating
 from patronus_pl.analysis.where import locate
+from patronus_pl.errors import InvalidOptionError
 from patronus_pl.modules import PatronusModule
 from patronus_pl.modules.patronus import Sampler
 from patronus_pl.types import Image
@@ -69,7 +70,12 @@ def what(
         steps: of inversion and sampler.
         sampler: of the new images.
         batch_size: images at a time.
+
+    Raises:
+        InvalidOptionError: keep < 1, or a prototype that does not exist.
     """
+    if keep < 1:
+        raise InvalidOptionError(f"keep is {keep}; keep at least 1 image a prototype")
     indices = chosen(model, prototypes)
     index = torch.tensor(indices)
     values = model.activation_high.cpu()[index]

@@ -54,7 +54,7 @@ class AdaptiveBlock(nn.Module):
 
     def __init__(self, width: int, embedding: int, expansion: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = _zero(nn.Linear(embedding, 3 * width))
         self.mlp = nn.Sequential(nn.Linear(width, expansion * width), nn.SiLU(), nn.Linear(expansion * width, width))
 
@@ -70,7 +70,7 @@ class AdaptiveLinear(nn.Module):
 
     def __init__(self, width: int, embedding: int, outputs: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = _zero(nn.Linear(embedding, 2 * width))
         self.linear = _zero(nn.Linear(width, outputs))
 

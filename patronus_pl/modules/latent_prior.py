@@ -60,6 +60,8 @@ class LatentPrior(DiffusionModule):
         for name, value in (("timestep_power", timestep_power), ("lr", lr)):
             if value <= 0:
                 raise InvalidOptionError(f"model.{name} is {value}; it must be positive")
+        if seed < 0:
+            raise InvalidOptionError(f"model.seed is {seed}; it must not be negative")
         self.network, self.schedule, self.prediction = network, schedule, prediction
         self.timestep_power, self.seed = timestep_power, seed
         self.lr, self.weight_decay, self.warmup_steps, self.final_lr = lr, weight_decay, warmup_steps, final_lr

@@ -296,7 +296,7 @@ class PatronusModule(DiffusionModule):
         embedded = self.denoiser.embed_condition(condition)
         return self.denoising_loss(lambda x_t, t: self.denoiser(x_t, t, embedded), x_0, noise, t)
 
-    def _training_condition(self, s: Activations, everyone: Activations) -> Activations:
+    def _training_condition(self, s: Activations, everyone: Float[Tensor, "all m"]) -> Activations:
         if not self.standardise:
             return s
         # The batch's own statistics, with their gradient: no scale or offset of s can lower the loss.
@@ -313,7 +313,7 @@ class PatronusModule(DiffusionModule):
         grown = self.trainer.global_step / self.condition_noise_warmup if self.condition_noise_warmup else 1.0
         return self.condition_noise * min(1.0, grown)
 
-    def _all_ranks(self, s: Activations) -> Activations:
+    def _all_ranks(self, s: Activations) -> Float[Tensor, "all m"]:
         """The activations of every rank's batch, with gradients: statistics are those of the global batch."""
         if self.trainer.world_size == 1:
             return s

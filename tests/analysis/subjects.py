@@ -4,12 +4,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.cli import instantiate_module
 
 from patronus_pl.analysis.findings import Effort, Subject
 from patronus_pl.data import PlantedFaces
 from patronus_pl.modules import PatronusModule
+from tests.conftest import tiny_configuration
 
 LITTLE = Effort(edited=3, levels=3, timed=2, measured=4, patches=4, steps=2)
+
+
+def tiny_model(count: int, channels: int = 3) -> PatronusModule:
+    """Untrained, for images of 16 × 16 pixels."""
+    torch.manual_seed(0)
+    model: PatronusModule = instantiate_module(PatronusModule, tiny_configuration(channels=channels, count=count))
+    return model.eval()
 
 
 def faces(count: int = 40, size: int = 16, parts: int = 20) -> Subject:

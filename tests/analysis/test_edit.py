@@ -55,7 +55,7 @@ class TestSetActivations:
             set_activations(torch.ones(1, 3), [change], LOW, HIGH)
 
     def test_quantiles_lie_between_0_and_1(self):
-        with pytest.raises(InvalidOptionError, match="quantile 1.5"):
+        with pytest.raises(InvalidOptionError, match=r"quantile 1\.5"):
             set_activations(torch.ones(1, 3), [Change(0, "quantile", 1.5)], LOW, HIGH, torch.ones(5, 3))
 
     def test_chosen(self):

@@ -1,5 +1,6 @@
 """The report: what it writes, what its numbers say, and that it never leaves half of itself."""
 
+import base64
 import io
 import json
 import math
@@ -19,21 +20,20 @@ from patronus_pl.analysis.findings import Findings, Subject, find
 from patronus_pl.analysis.report import explain, finite
 from patronus_pl.errors import InvalidOptionError, OutputError
 from patronus_pl.modules import PatronusModule
-from tests.analysis.subjects import LITTLE, faces, unlabelled, with_ranges
-from tests.conftest import ModelFactory
+from tests.analysis.subjects import LITTLE, faces, tiny_model, unlabelled, with_ranges
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def subject() -> Subject:
     return faces()
 
 
-@pytest.fixture
-def model(make_model: ModelFactory, subject: Subject) -> PatronusModule:
-    return with_ranges(make_model(channels=3, count=4), subject)
+@pytest.fixture(scope="module")
+def model(subject: Subject) -> PatronusModule:
+    return with_ranges(tiny_model(count=4), subject)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def findings(model: PatronusModule, subject: Subject) -> Findings:
     return find(model, subject, LITTLE)
 
@@ -82,7 +82,7 @@ def test_numbers_are_finite_and_say_how_they_were_made(
     assert protocol["checkpoint"] == "last.ckpt"
     assert protocol["data"]["name"] == "PlantedFaces"
     assert (protocol["images"], protocol["steps"], protocol["sampler"], protocol["seed"]) == (40, 2, "dpm++", 0)
-    assert protocol["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(protocol["versions"]["torch"])
     assert [p["index"] for p in numbers["prototypes"]] == [0, 1, 2, 3]
     assert sorted(numbers["order"]) == [0, 1, 2, 3]
 
@@ -157,9 +157,9 @@ def test_the_progress_bar_knows_its_end(
 # ---- unusual models and data -------------------------------------------------------------------------------------------
 
 
-def test_grey_images_without_attributes(make_model: ModelFactory, tmp_path: Path) -> None:
+def test_grey_images_without_attributes(tmp_path: Path) -> None:
     subject = unlabelled()
-    numbers = explain(with_ranges(make_model(), subject), subject, str(tmp_path), effort=LITTLE)
+    numbers = explain(with_ranges(tiny_model(count=3, channels=1), subject), subject, str(tmp_path), effort=LITTLE)
     assert numbers["attributes"] == []
     assert numbers["overview"]["probe_auroc"] is None
     html = (tmp_path / "report.html").read_text()
@@ -167,9 +167,9 @@ def test_grey_images_without_attributes(make_model: ModelFactory, tmp_path: Path
     assert 'id="attributes"' not in html
 
 
-def test_a_single_prototype_that_never_changes(make_model: ModelFactory, tmp_path: Path) -> None:
+def test_a_single_prototype_that_never_changes(tmp_path: Path) -> None:
     subject = unlabelled(count=3)
-    model = make_model(count=1)
+    model = tiny_model(count=1, channels=1)
     model.activation_low.fill_(1.0)
     model.activation_high.fill_(1.0)
     numbers = explain(model, subject, str(tmp_path), effort=LITTLE)
@@ -188,9 +188,9 @@ def test_names_from_outside_are_escaped(model: PatronusModule, subject: Subject,
     assert "&lt;script&gt;alert" in html
 
 
-def test_one_image_is_too_few(make_model: ModelFactory, tmp_path: Path) -> None:
+def test_one_image_is_too_few(tmp_path: Path) -> None:
     with pytest.raises(InvalidOptionError, match="1 image.*give at least 2"):
-        explain(make_model(), unlabelled(count=1), str(tmp_path), effort=LITTLE)
+        explain(tiny_model(count=3, channels=1), unlabelled(count=1), str(tmp_path), effort=LITTLE)
 
 
 # ---- size and safety ---------------------------------------------------------------------------------------------------
@@ -216,8 +216,8 @@ def test_large_images_are_shrunk_and_their_boxes_with_them() -> None:
 
 
 def test_paths_pass_through_their_points() -> None:
-    assert page.line_path([0, 0.5, 1], [0, 1, 2], 10, 4) == "M0.00 4.00 L5.00 0.00 L10.00 0.00"
-    assert page.steps_path([0.5, 1.0], 10, 4) == "M0 4 V2.00 H5.00 V0.00 H10.00 V4 Z"
+    assert page.line_path([0.0, 0.5, 1.0], [0.0, 1.0, 2.0], 10.0, 4.0) == "M0.00 4.00 L5.00 0.00 L10.00 0.00"
+    assert page.steps_path([0.5, 1.0], 10.0, 4.0) == "M0 4.0 V2.00 H5.00 V0.00 H10.00 V4.0 Z"
 
 
 def test_an_interrupted_run_leaves_what_was_there(
@@ -270,6 +270,4 @@ def test_page_speaks_of_what_it_was_given(model: PatronusModule, subject: Subjec
     assert "Wearing Hat" in html
     uri = re.search(r'data:image/png;base64,([^"]+)', html)
     assert uri is not None
-    import base64
-
     assert Image.open(io.BytesIO(base64.b64decode(uri[1]))).size == (3 * 17 - 1, 16)

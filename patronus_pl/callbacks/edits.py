@@ -1,0 +1,291 @@
+"""`Edits`: `patronus predict` moves prototypes in whole batches of images, and writes what becomes of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+
+from patronus_pl.analysis.census import best_attribute
+from patronus_pl.analysis.edit import PSNR_FLOOR, Change, chosen, encode
+from patronus_pl.analysis.series import Series, Variant, draw_grid, edited_series, interpolated_series, write_table
+from patronus_pl.data.base import SPLITS, ImageDataModule, normalise
+from patronus_pl.errors import InvalidOptionError, OutputError
+from patronus_pl.modules import PatronusModule
+from patronus_pl.modules.patronus import Sampler
+from patronus_pl.types import Activations, Attributes
+
+LONGEST = 80
+"""Characters of an edit's name; file systems allow some 250 for that of a file."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One prototype, and where to.
+
+    Args:
+        prototype: its index; or the name of an attribute, for the prototype that reads it best on the validation split.
+        to: how `value` is meant. `range`: 0 is the low and 1 the high end of the prototype's own range, and beyond;
+            `absolute`: the activation itself; `quantile`: of its activations on the validation split; `factor`: times
+            what the image has; `remove`: the low end of its range, without a value.
+        value: where to; a list makes one picture for each.
+
+    Raises:
+        InvalidOptionError: no value, one for `remove`, or a quantile outside [0, 1].
+    """
+
+    prototype: int | str
+    to: Literal["range", "absolute", "quantile", "factor", "remove"] = "range"
+    value: float | list[float] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.value is None) != (self.to == "remove") or not self.values:
+            wanted = "takes no value" if self.to == "remove" else "takes one or more numbers"
+            raise InvalidOptionError(f"edit of prototype {self.prototype!r}: value is {self.value}; {self.to} {wanted}")
+        if self.to == "quantile" and not all(0 <= value <= 1 for value in self.values):
+            raise InvalidOptionError(f"edit of prototype {self.prototype!r}: quantile {self.value} must lie in [0, 1]")
+
+    @property
+    def values(self) -> list[float]:
+        """One a picture."""
+        return self.value if isinstance(self.value, list) else [self.value or 0.0]
+
+    def changes(self, prototype: int) -> list[Variant]:
+        """One a picture."""
+        return [
+            Variant(
+                f"p{prototype}={self.to}" + ("" if self.value is None else f"{value:g}"),
+                (Change(prototype, self.to, value),),
+            )
+            for value in self.values
+        ]
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """Pictures on the way from one image to another: s along the line, x_T along the great circle.
+
+    Args:
+        start: an image's id, or its row in the test split.
+        end: another's.
+        pictures: how many, both ends included.
+
+    Raises:
+        InvalidOptionError: fewer than two pictures.
+    """
+
+    start: int | str
+    end: int | str
+    pictures: int = 9
+
+    def __post_init__(self) -> None:
+        if self.pictures < 2:
+            raise InvalidOptionError(f"an interpolation has {self.pictures} picture(s); it takes at least 2")
+
+
+class Placed(NamedTuple):
+    """A series, and its place among all of its kind, whichever rank drew it."""
+
+    place: int
+    series: Series
+
+
+class Edits(pl.Callback):
+    """Edit every image that `patronus predict` reads: a PNG file each, a grid of the first ones, and `edits.csv`.
+
+    Images are inverted under their own activations and decoded from the same noise under the new ones. The table has a
+    line for each image, edit and prototype: s of the `original`, s of the `unedited` picture (decoded under its own
+    activations), the `requested` s, the `realised` s (of the picture in the file, encoded again) and `change`, which is
+    realised - unedited, for the prototypes that are `edited` and for all others.
+
+    Args:
+        edits: which prototypes, and where to.
+        together: all edits in one picture, each value of one with each value of the others; False: one edit a picture.
+        interpolations: pairs of images.
+        steps: of inversion and sampler.
+        sampler: of the edited pictures.
+        batch_size: pictures decoded at once.
+        reference: images of the validation split on which attributes and quantiles are looked up, the first ones.
+        rows: images in a grid.
+        out: folder to write to; None is `edits` in the folder of the run. Files of the same names are replaced.
+
+    Raises:
+        InvalidOptionError: nothing to do; or, when predicting starts, no such prototype, attribute or image.
+        OutputError: the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        edits: list[Edit] | None = None,
+        together: bool = True,
+        interpolations: list[Interpolation] | None = None,
+        steps: int = 20,
+        sampler: Sampler = "dpm++",
+        batch_size: int = 64,
+        reference: int = 2048,
+        rows: int = 16,
+        out: str | None = None,
+    ) -> None:
+        if not edits and not interpolations:
+            raise InvalidOptionError("Edits has nothing to do; give it edits or interpolations")
+        for name, number in (("steps", steps), ("batch_size", batch_size), ("reference", reference), ("rows", rows)):
+            if number < 1:
+                raise InvalidOptionError(f"Edits.{name} is {number}; it must be at least 1")
+        self.edits, self.together, self.interpolations = edits or [], together, interpolations or []
+        self.steps, self.sampler, self.batch_size = steps, sampler, batch_size
+        self.reference, self.rows, self.out = reference, rows, out
+
+    # ------------------------------------------------------------------------------------------------- what is asked
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Find out what to do, before anything is drawn."""
+        run = trainer.log_dir  # every rank must ask
+        data: Any = getattr(trainer, "datamodule", None)
+        if not isinstance(pl_module, PatronusModule) or not isinstance(data, ImageDataModule):
+            raise InvalidOptionError(
+                f"Edits needs a PatronusModule and an ImageDataModule, not {type(pl_module).__name__} and "
+                f"{type(data).__name__}; choose others or leave the callback out"
+            )
+        self._s, attributes = self._looked_up(pl_module, data)
+        self._variants = self._all_variants(pl_module, attributes, data.attribute_names)
+        self._ends = [(find_image(data, pair.start), find_image(data, pair.end)) for pair in self.interpolations]
+        self._folder = writable(Path(self.out or Path(run or ".", "edits")))
+        self._drawn: list[Placed] = []
+
+    def _looked_up(self, model: PatronusModule, data: ImageDataModule) -> tuple[Activations | None, Attributes | None]:
+        """Activations and attributes of the validation split, if an edit needs them."""
+        if not any(isinstance(edit.prototype, str) or edit.to == "quantile" for edit in self.edits):
+            return None, None
+        table = data.table("val")
+        rows = range(min(self.reference, len(table)))
+        chunks = [table.__getitems__(rows[i : i + self.batch_size]) for i in range(0, len(rows), self.batch_size)]
+        s = torch.cat([encode(model, normalise(chunk["image"]), self.batch_size) for chunk in chunks])
+        return s, torch.cat([chunk["attributes"] for chunk in chunks])
+
+    def _all_variants(
+        self, model: PatronusModule, attributes: Attributes | None, names: Sequence[str]
+    ) -> list[Variant]:
+        prototypes = [
+            edit.prototype if isinstance(edit.prototype, int) else self._reader(edit.prototype, attributes, names)
+            for edit in self.edits
+        ]
+        each = [edit.changes(j) for j, edit in zip(chosen(model, prototypes), self.edits, strict=True)]
+        if not self.together:
+            return [variant for variants in each for variant in variants]
+        return [united(variants, k) for k, variants in enumerate(product(*each))] if each else []
+
+    def _reader(self, name: str, attributes: Attributes | None, names: Sequence[str]) -> int:
+        """The prototype that reads an attribute best."""
+        if self._s is None or attributes is None or name not in names:
+            raise InvalidOptionError(f"there is no attribute {name!r}; the data have {', '.join(names) or 'none'}")
+        reading, a = best_attribute(self._s, attributes, names), list(names).index(name)
+        j = int(reading.prototype[a])
+        if j < 0:
+            raise InvalidOptionError(
+                f"{name!r} is the same in all {len(attributes)} images looked at; raise Edits.reference or name another"
+            )
+        side = "high" if reading.prototype_sign[a] > 0 else "low"
+        rank_zero_info(f"{name}: prototype {j}, {side} where it is present (AUROC {reading.prototype_auroc[a]:.2f})")
+        return j
+
+    # ------------------------------------------------------------------------------------------------------ drawing
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Edit a batch."""
+        if self.edits and isinstance(pl_module, PatronusModule):
+            options = self.steps, self.sampler, self.batch_size
+            for series in edited_series(pl_module, batch["image"], batch["id"], self._variants, self._s, *options):
+                # Ranks take images in turn.
+                self._keep(series, len(self._drawn) * trainer.world_size + trainer.global_rank)
+
+    def on_predict_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Interpolate, and put together what all ranks have."""
+        for k in range(trainer.global_rank, len(self.interpolations), trainer.world_size):
+            ids = [batch["id"][0] for batch in self._ends[k]]
+            ends = normalise(torch.cat([batch["image"] for batch in self._ends[k]]))
+            options = self.interpolations[k].pictures, self.steps, self.sampler, self.batch_size
+            if isinstance(pl_module, PatronusModule):
+                self._keep(interpolated_series(pl_module, ends, ids, *options), k)
+        everything = from_all_ranks(trainer, self._drawn)
+        if trainer.is_global_zero:
+            ordered = sorted(everything, key=lambda placed: (placed.series.kind, placed.place))
+            self._write([placed.series for placed in ordered])
+
+    def _keep(self, series: Series, place: int) -> None:
+        """Write the pictures; keep the numbers, and of the pictures only those for the grid."""
+        series.save(self._folder)
+        if place >= self.rows:
+            series = series._replace(pictures=series.pictures[:0])
+        self._drawn.append(Placed(place, series))
+
+    def _write(self, everything: list[Series]) -> None:
+        write_table(self._folder / "edits.csv", everything)
+        kinds = {series.kind: [other for other in everything if other.kind == series.kind] for series in everything}
+        for kind, rows in kinds.items():
+            shown = [series for series in rows if len(series.pictures)]
+            (self._folder / f"{kind}.png").write_bytes(draw_grid(shown))
+        poor = sum(series.round_trip_psnr < PSNR_FLOOR for series in everything)
+        rank_zero_info(
+            f"{sum(len(series.names) for series in everything)} pictures -> {self._folder} "
+            f"({poor} of {len(everything)} images come back from their own noise with less than {PSNR_FLOOR:g} dB)"
+        )
+
+
+def united(variants: Sequence[Variant], number: int) -> Variant:
+    """Several changes at once, under a name that is short enough for a file."""
+    name = ",".join(variant.name for variant in variants)
+    if len(name) > LONGEST:
+        name = f"{name[:LONGEST]}...{number}"
+    return Variant(name, tuple(change for variant in variants for change in variant.changes))
+
+
+def find_image(data: ImageDataModule, which: int | str) -> dict[str, Any]:
+    """A batch of one image: that row of the test split, or the image of that id in any split.
+
+    Raises:
+        InvalidOptionError: there is none.
+    """
+    test = data.table("test")
+    if isinstance(which, int) and 0 <= which < len(test):
+        return test.__getitems__([which])
+    if isinstance(which, str):
+        for table in map(data.table, reversed(SPLITS)):
+            if which in table.ids:
+                return table.__getitems__([table.ids.index(which)])
+    raise InvalidOptionError(
+        f"there is no image {which!r}; give a row of the test split, 0..{len(test) - 1}, or an id such as {test.ids[0]!r}"
+    )
+
+
+def writable(folder: Path) -> Path:
+    """The folder, made if need be.
+
+    Raises:
+        OutputError: it cannot be.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write to {str(folder)!r} ({error.strerror}); choose another Edits.out") from error
+    return folder
+
+
+def from_all_ranks(trainer: pl.Trainer, mine: list[Placed]) -> list[Placed]:
+    """What all ranks have, on every rank."""
+    if trainer.world_size == 1:
+        return mine
+    everyone: list[list[Placed]] = [[] for _ in range(trainer.world_size)]
+    torch.distributed.all_gather_object(everyone, mine)
+    return [placed for theirs in everyone for placed in theirs]

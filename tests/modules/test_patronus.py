@@ -1,0 +1,390 @@
+import math
+from typing import Any
+from unittest.mock import Mock
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from patronus_pl.diffusion import NoiseSource
+from patronus_pl.errors import CheckpointError, InvalidOptionError, TrainingDivergedError
+from patronus_pl.modules import PatronusModule
+from tests.conftest import ModelFactory
+
+
+def images(count: int = 4, channels: int = 1, size: int = 16) -> Tensor:
+    return torch.rand(count, channels, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def trainer_of(**attributes: Any) -> Any:
+    """As much of a Trainer as a single call needs."""
+    defaults = {
+        "world_size": 1,
+        "global_rank": 0,
+        "global_step": 0,
+        "accumulate_grad_batches": 1,
+        "precision": "32-true",
+    }
+    return Mock(spec=pl.Trainer, **{**defaults, **attributes})
+
+
+# -------------------------------------------------------------------------------------------------------- using a model
+
+
+def test_hard_activations_are_the_maximum_of_the_map(make_model: ModelFactory) -> None:
+    model, x = make_model(prototypes={"temperature": None}), images()
+    assert torch.equal(model.encode(x), model.similarity_map(x).amax((-2, -1)))
+    assert model.similarity_map(x).shape == (4, 3, *model.encoder.map_size(16, 16))
+
+
+def test_patch_box_is_inside_the_image(tiny_model: PatronusModule) -> None:
+    assert tiny_model.receptive_field == 7
+    assert tiny_model.patch_box(0, 1) == (0, 1, 6, 8)
+    assert tiny_model.patch_box(5, 5) == (9, 9, 16, 16)
+
+
+def test_denoiser_sees_standardised_activations(tiny_model: PatronusModule) -> None:
+    tiny_model.activation_mean.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    tiny_model.activation_std.copy_(torch.tensor([0.5, 1.0, 2.0]))
+    torch.testing.assert_close(
+        tiny_model.standardised(torch.tensor([[1.5, 2.0, 1.0]])), torch.tensor([[1.0, 0.0, -1.0]])
+    )
+
+
+@pytest.mark.parametrize("prediction", ["v", "epsilon"])
+def test_predicted_noise_is_what_the_network_means(make_model: ModelFactory, prediction: str) -> None:
+    model, x_t, t = make_model(prediction=prediction), images(), torch.tensor([0, 10, 500, 999])
+    s = model.encode(images())
+    output = model.denoiser(x_t, t, model.denoiser.embed_condition(model.standardised(s))).detach()
+    alpha_bar = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[t][:, None, None, None]
+    v_to_eps = np.sqrt(alpha_bar) * output.numpy() + np.sqrt(1 - alpha_bar) * x_t.numpy()
+    expected = output.numpy() if prediction == "epsilon" else v_to_eps
+    np.testing.assert_allclose(model.denoise(x_t, t, s).detach(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("prediction", ["v", "epsilon"])
+def test_there_and_back_again(make_model: ModelFactory, prediction: str) -> None:
+    model, x = make_model(prediction=prediction, schedule={"timesteps": 200}), images(2)
+    s = model.encode(x).detach()
+    x_T = model.invert(x, s, steps=40, refine=3)
+    assert (x_T - x).abs().max() > 0.5
+    torch.testing.assert_close(model.decode(x_T, s, steps=40, clip=False), x, atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize("options", [{}, {"sampler": "dpm++"}, {"sampler": "ddpm"}, {"eta": 0.5}])
+def test_an_image_is_the_same_in_every_batch(tiny_model: PatronusModule, options: dict[str, Any]) -> None:
+    s = tiny_model.encode(images()).detach()
+    x_T = torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    together = tiny_model.decode(x_T, s, steps=5, noise=NoiseSource(7, range(4)), **options)
+    alone = tiny_model.decode(x_T[2:3], s[2:3], steps=5, noise=NoiseSource(7, [2]), **options)
+    torch.testing.assert_close(together[2:3], alone, atol=1e-5, rtol=1e-5)
+    assert together.abs().max() <= 1
+
+
+def test_samplers_by_their_names(tiny_model: PatronusModule) -> None:
+    s, x_T = tiny_model.encode(images()).detach(), torch.randn(4, 1, 16, 16)
+    drawn = {
+        name: tiny_model.decode(x_T, s, steps=6, noise=NoiseSource(7, range(4)), **options)
+        for name, options in {
+            "ddim": {},
+            "eta": {"sampler": "ddim", "eta": 1.0},
+            "ddpm": {"sampler": "ddpm"},
+            "dpm++": {"sampler": "dpm++"},
+        }.items()
+    }
+    assert torch.equal(drawn["ddpm"], drawn["eta"])  # Song et al. 2021, section 4.1
+    assert not torch.equal(drawn["ddim"], drawn["dpm++"])
+    assert not torch.equal(drawn["ddim"], drawn["ddpm"])
+
+
+def test_steps_come_one_by_one(tiny_model: PatronusModule) -> None:
+    s, x_T = tiny_model.encode(images()).detach(), torch.randn(4, 1, 16, 16)
+    with torch.inference_mode():
+        steps = list(tiny_model.sample_steps(x_T, s, steps=6))
+    assert [step.t for step in steps] == sorted((step.t for step in steps), reverse=True)
+    assert len(steps) == 6
+    assert torch.equal(steps[-1].x_next, tiny_model.decode(x_T, s, steps=6))
+
+
+# -------------------------------------------------------------------------------------------------- noise and timesteps
+
+
+def test_draws_depend_on_seed_and_step_alone(make_model: ModelFactory) -> None:
+    x = images()
+    first = make_model(seed=5)._draw(x, 17)
+    assert all(torch.equal(a, b) for a, b in zip(first, make_model(seed=5)._draw(x + 1, 17), strict=True))
+    for other in (make_model(seed=5)._draw(x, 18), make_model(seed=6)._draw(x, 17)):
+        assert not torch.equal(first[1], other[1])
+        assert not torch.equal(first[2], other[2])
+
+
+def test_ranks_share_the_draw_of_a_single_device(tiny_model: PatronusModule) -> None:
+    x = images(6)
+    single = tiny_model._draw(x, 3)
+    for rank in range(2):
+        tiny_model._trainer = trainer_of(world_size=2, global_rank=rank)
+        for mine, whole in zip(tiny_model._draw(x[rank::2], 3), single, strict=True):
+            assert torch.equal(mine, whole[rank::2])
+
+
+def test_every_timestep_is_drawn_and_every_batch_covers_all(make_model: ModelFactory) -> None:
+    model, x = make_model(schedule={"timesteps": 10}), torch.zeros(5, 1, 16, 16)
+    batches = np.array([model._draw(x, step)[0].tolist() for step in range(200)])
+    assert set(batches.flatten()) == set(range(10))
+    assert (np.sort(batches, 1) // 2 == np.arange(5)).all()  # one in each fifth
+    counts = np.bincount(batches.flatten())
+    assert abs(counts - 100).max() < 5 * math.sqrt(100 * 0.9)
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_distribution_of_timesteps(make_model: ModelFactory, power: float) -> None:
+    """Since t < k whenever u^(1/power) < k/T: with probability (k/T)^power."""
+    model, x = make_model(timestep_power=power, schedule={"timesteps": 100}), torch.zeros(50, 1, 16, 16)
+    t = torch.cat([model._draw(x, step)[0] for step in range(100)]).numpy()
+    for k in (1, 10, 50, 90):
+        assert (t < k).mean() == pytest.approx((k / 100) ** power, abs=0.01)
+
+
+# -------------------------------------------------------------------------------------------------------- the objective
+
+
+@pytest.mark.parametrize("prediction", ["v", "epsilon"])
+def test_loss_of_a_network_that_says_nothing(make_model: ModelFactory, prediction: str) -> None:
+    """Its squared error is the mean square of the target, v = √ᾱ ε - √(1-ᾱ) x_0 or ε."""
+    model, x_0, t = make_model(prediction=prediction), images(), torch.tensor([0, 10, 500, 999])
+    torch.nn.init.zeros_(model.denoiser.last[2].weight)
+    torch.nn.init.zeros_(model.denoiser.last[2].bias)
+    noise = torch.randn_like(x_0)
+    alpha_bar = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[t][:, None, None, None]
+    v = np.sqrt(alpha_bar) * noise.numpy() - np.sqrt(1 - alpha_bar) * x_0.numpy()
+    expected = ((noise.numpy() if prediction == "epsilon" else v) ** 2).mean((1, 2, 3))
+    found = model._denoising_loss(x_0, t, noise, torch.zeros(4, 3)).detach()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_training_standardises_by_the_batch_and_remembers(make_model: ModelFactory) -> None:
+    model = make_model()
+    s = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.1, 1, 5]) + 4
+    model._update_statistics(s, momentum=1.0)
+    np.testing.assert_allclose(model.activation_mean, s.numpy().mean(0), rtol=1e-5)
+    np.testing.assert_allclose(model.activation_std, s.numpy().std(0), rtol=1e-5)
+    condition = model._training_condition(s, s)
+    torch.testing.assert_close(condition, model.standardised(s), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(model._training_condition(3 * s - 7, 3 * s - 7), condition, atol=1e-4, rtol=1e-4)
+
+
+def test_the_paper_feeds_activations_as_they_are(make_model: ModelFactory) -> None:
+    model, s = make_model(standardise=False), torch.rand(5, 3)
+    model._update_statistics(s, momentum=1.0)
+    assert torch.equal(model._training_condition(s, s), s)
+    assert torch.equal(model.standardised(s), s)
+
+
+def test_statistics_are_those_of_all_ranks(tiny_model: PatronusModule, monkeypatch: pytest.MonkeyPatch) -> None:
+    s = torch.rand(8, 3)
+    tiny_model._trainer = trainer_of(world_size=2)
+    monkeypatch.setattr(tiny_model, "all_gather", lambda _, sync_grads: torch.stack([s[:4], s[4:]]))
+    mine = tiny_model._training_condition(s[:4], tiny_model._all_ranks(s[:4]))
+    torch.testing.assert_close(mine, (s[:4] - s.mean(0)) / s.std(0, correction=0), atol=1e-5, rtol=1e-5)
+
+
+def test_a_batch_of_one_has_no_spread(tiny_model: PatronusModule) -> None:
+    s = torch.rand(1, 3, requires_grad=True)
+    condition = tiny_model._training_condition(s, s)
+    condition.sum().backward()
+    assert not condition.any()
+    assert s.grad is not None
+    assert s.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("warmup", "step", "level"), [(0, 0, 0.3), (100, 0, 0.0), (100, 25, 0.075), (100, 900, 0.3)])
+def test_condition_noise_grows(make_model: ModelFactory, warmup: int, step: int, level: float) -> None:
+    model = make_model(condition_noise=0.3, condition_noise_warmup=warmup)
+    model._trainer = trainer_of(global_step=step)
+    assert model._noise_level() == pytest.approx(level)
+
+
+def test_learning_rate_warms_up_and_decays(make_model: ModelFactory) -> None:
+    model = make_model(lr=0.1, warmup_steps=10, final_lr=0.2)
+    model._trainer = trainer_of(estimated_stepping_batches=100)
+    scheduler: Any = model.configure_optimizers()["lr_scheduler"]["scheduler"]  # type: ignore[call-overload,index]
+    rates = []
+    for _ in range(101):
+        rates.append(scheduler.get_last_lr()[0])
+        scheduler.optimizer.step()
+        scheduler.step()
+    cosine = [0.2 + 0.8 * (1 + math.cos(math.pi * step / 100)) / 2 for step in range(101)]
+    np.testing.assert_allclose(rates, [0.1 * min(1, (k + 1) / 10) * cosine[k] for k in range(101)], rtol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------------------- training
+
+
+class Faces(pl.LightningDataModule):
+    """Sixteen images of noise."""
+
+    def __init__(self, shape: tuple[int, int, int] = (1, 16, 16), value: float = 1.0) -> None:
+        super().__init__()
+        self.image_shape = shape
+        rows = images(16, shape[0], shape[1]) * value
+        self.rows = [{"image": row, "id": str(i)} for i, row in enumerate(rows)]
+
+    def train_dataloader(self) -> Any:
+        return torch.utils.data.DataLoader(self.rows, batch_size=4)
+
+    val_dataloader = test_dataloader = predict_dataloader = train_dataloader
+
+
+def make_trainer(**options: Any) -> pl.Trainer:
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return pl.Trainer(**{"max_epochs": 1, "accelerator": "cpu", "num_sanity_val_steps": 0, **quiet, **options})
+
+
+@pytest.mark.parametrize("options", [{}, {"prediction": "epsilon", "standardise": False, "distinctness": 0.5}])
+def test_training_learns_and_logs(make_model: ModelFactory, options: dict[str, Any]) -> None:
+    model = make_model(lr=3e-3, warmup_steps=1, **options)
+    trainer, data = make_trainer(max_epochs=15), Faces()
+    before = trainer.validate(model, data, verbose=False)[0]["val/loss"]
+    trainer.fit(model.train(), data)
+    logged = trainer.callback_metrics
+    assert trainer.validate(model, data, verbose=False)[0]["val/loss"] < 0.9 * before
+    assert {"train/loss", "train/decorrelation", *(f"train/loss_quartile_{i}" for i in range(1, 5))} <= set(logged)
+    assert ("train/distinctness" in logged) == ("distinctness" in options)
+    assert all(value.isfinite() for value in logged.values())
+
+
+def test_test_and_predict(tiny_model: PatronusModule) -> None:
+    trainer, data = make_trainer(), Faces()
+    (metrics,) = trainer.test(tiny_model, data, verbose=False)
+    assert set(metrics) == {"test/loss", "test/loss_other"}
+    predictions: Any = trainer.predict(tiny_model, data)
+    assert [i for batch in predictions for i in batch["id"]] == [str(i) for i in range(16)]
+    torch.testing.assert_close(
+        torch.cat([batch["activations"] for batch in predictions]), tiny_model.encode(images(16))
+    )
+
+
+def test_prototypes_start_on_patches_of_the_first_batch(make_model: ModelFactory) -> None:
+    model = make_model(lr=1e-12, weight_decay=0.0)
+    features = (
+        torch.nn.functional.normalize(model.encoder(images(16)[:4]), dim=1).detach().movedim(1, -1).reshape(-1, 16)
+    )
+    make_trainer(max_steps=1).fit(model.train(), Faces())
+    nearest = torch.cdist(model.prototypes.vectors.detach(), features).min(1).values
+    np.testing.assert_allclose(nearest, 0, atol=1e-3)
+    s = model.encode(images(16)[:4]).detach()
+    torch.testing.assert_close(model.activation_mean, s.mean(0), atol=1e-3, rtol=1e-3)
+
+
+def test_random_prototypes_stay_where_they_are(make_model: ModelFactory) -> None:
+    model = make_model(init="random", lr=1e-12, weight_decay=0.0)
+    before = model.prototypes.vectors.detach().clone()
+    make_trainer(max_steps=1).fit(model.train(), Faces())
+    torch.testing.assert_close(model.prototypes.vectors, before, atol=1e-6, rtol=0)
+
+
+class Gradients(pl.Callback):
+    """Norm of the gradient at every step."""
+
+    def __init__(self) -> None:
+        self.norms: list[float] = []
+
+    def on_before_zero_grad(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
+        grads = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        if grads:
+            self.norms.append(torch.stack([grad.norm() for grad in grads]).norm().item())
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("clip", [None, 1e-3])
+def test_gradients_are_clipped_in_every_precision(
+    tiny_model: PatronusModule, precision: Any, clip: float | None
+) -> None:
+    seen = Gradients()
+    make_trainer(precision=precision, gradient_clip_val=clip, callbacks=[seen]).fit(tiny_model.train(), Faces())
+    assert len(seen.norms) >= 3
+    for norm in seen.norms:
+        assert norm == pytest.approx(1e-3, rel=1e-3) if clip else norm > 1e-2
+
+
+def test_batches_of_one_step_have_noise_of_their_own(
+    tiny_model: PatronusModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw, steps = tiny_model._draw, []
+    monkeypatch.setattr(tiny_model, "_draw", lambda x, step: steps.append(step) or draw(x, step))
+    make_trainer(accumulate_grad_batches=3, max_epochs=2, limit_val_batches=0).fit(tiny_model.train(), Faces())
+    assert len(steps) == len(set(steps)) == 8
+
+
+def test_a_loss_that_is_no_number_stops_before_the_weights(tiny_model: PatronusModule) -> None:
+    with pytest.raises(TrainingDivergedError, match=r"the loss is nan at step 0; .* Lower model.lr .* --ckpt_path"):
+        make_trainer().fit(tiny_model.train(), Faces(value=math.nan))
+    assert tiny_model.denoiser.first.weight.isfinite().all()
+
+
+# ---------------------------------------------------------------------------------------------------------- wrong input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"image_shape": [3, 16, 16]}, r"image_shape\[0\] is 3 but encoder.channels\[0\] is 1; make them equal"),
+        ({"denoiser": {"image_channels": 3}}, r"image_shape\[0\] is 1 but denoiser.image_channels is 3"),
+        ({"prototypes": {"dim": 5}}, r"encoder.channels\[-1\] is 16 but prototypes.dim is 5"),
+        ({"prototypes": {"count": 4}}, r"prototypes.count is 4 but denoiser.condition_dim is 3"),
+        ({"count": 0}, r"prototypes.count is 0; it must be greater than 0"),
+        ({"size": 4}, r"image of 4x4 pixels is smaller than the encoder's receptive field of 7 pixels"),
+        ({"decorrelation": -0.1}, r"model.decorrelation is -0.1; it must not be negative"),
+        ({"seed": -1}, r"model.seed is -1"),
+        ({"timestep_power": 0.0}, r"model.timestep_power is 0.0"),
+        ({"lr": 0.0}, r"model.lr 0.0; both must be positive"),
+    ],
+)
+def test_parts_that_do_not_fit(make_model: ModelFactory, arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidOptionError, match=words):
+        make_model(**arguments)
+
+
+def test_images_of_other_channels(tiny_model: PatronusModule) -> None:
+    for call in (tiny_model.encode, tiny_model.similarity_map):
+        with pytest.raises(CheckpointError, match=r"trained on images of 1 channel\(s\), but these have 3; use data"):
+            call(images(channels=3))
+
+
+def test_images_below_the_smallest(tiny_model: PatronusModule) -> None:
+    with pytest.raises(InvalidOptionError, match="image of 4x4 pixels is smaller"):
+        tiny_model.encode(images(size=4))
+
+
+def test_data_of_another_shape(tiny_model: PatronusModule) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"takes images of shape \(1, 16, 16\), the data have \(1, 32, 32\); make"
+    ):
+        make_trainer().fit(tiny_model.train(), Faces((1, 32, 32)))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"steps": 1001}, r"steps is 1001; .* choose 1..1000"),
+        ({"sampler": "ddpm"}, r"sampler ddpm is random; pass noise=NoiseSource"),
+        ({"eta": 0.5}, r"eta is 0.5 but there is no noise"),
+    ],
+)
+def test_wrong_ways_to_sample(tiny_model: PatronusModule, options: dict[str, Any], words: str) -> None:
+    s = tiny_model.encode(images()).detach()
+    with pytest.raises(InvalidOptionError, match=words):
+        tiny_model.decode(images(), s, **options)
+
+
+def test_more_steps_than_timesteps_to_invert(tiny_model: PatronusModule) -> None:
+    s = tiny_model.encode(images()).detach()
+    with pytest.raises(InvalidOptionError, match="steps is 2000"):
+        tiny_model.invert(images(), s, steps=2000)
