@@ -1,4 +1,7 @@
-"""Check the report of a short quickstart: complete, finite, offline, small. Usage: check_report.py FOLDER"""
+"""Check the report of a short quickstart: complete, finite, offline, small.
+
+Usage: check_report.py FOLDER
+"""
 
 import json
 import re

@@ -36,7 +36,9 @@ def device_of(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise InvalidOptionError(f"unknown device {name!r}; choose auto, cpu or cuda[:i]") from error
-    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+    if device.type not in ("cpu", "cuda") or (
+        device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    ):
         raise InvalidOptionError(
             f"no device {name!r} here ({torch.cuda.device_count()} CUDA devices); choose auto or cpu"
         )

@@ -1,6 +1,6 @@
 """The shapes that cross module boundaries, named once.
 
-Images are floats in [-1, 1] inside the model and uint8 at the edges (files, caches, batches on their way to the device).
+Images are floats in [-1, 1] inside the model and uint8 at the edges (files, caches, batches on the way to the device).
 """
 
 from typing import TypedDict

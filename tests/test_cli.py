@@ -88,7 +88,9 @@ def test_checkpoint_loads_with_the_average_and_the_ranges(run: Path) -> None:
     assert not model.training
     for name, value in model.state_dict().items():
         assert torch.equal(value, checkpoint["state_dict"][name])
-    assert not torch.equal(checkpoint["state_dict"]["denoiser.first.weight"], checkpoint["current_model_state"]["denoiser.first.weight"])
+    assert not torch.equal(
+        checkpoint["state_dict"]["denoiser.first.weight"], checkpoint["current_model_state"]["denoiser.first.weight"]
+    )
     assert (model.activation_high > model.activation_low).all()
 
 
@@ -113,7 +115,9 @@ def test_resume_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 def test_paper_overlay_sets_every_choice_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["fit", *config_args("fashion_mnist", tmp_path), "--config", str(CONFIGS / "paper.yaml"), "--print_config"])
+        main(
+            ["fit", *config_args("fashion_mnist", tmp_path), "--config", str(CONFIGS / "paper.yaml"), "--print_config"]
+        )
     config = yaml.safe_load(capsys.readouterr().out)
     model = config["model"]["init_args"]
     assert (model["prediction"], model["standardise"], model["init"]) == ("epsilon", False, "random")

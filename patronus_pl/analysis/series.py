@@ -55,7 +55,7 @@ class Series(NamedTuple):
 
     @property
     def files(self) -> list[str]:
-        """v names of files."""
+        """Names of the v files."""
         return [f"{safe(self.image)}_{safe(name)}.png" for name in self.names]
 
     def save(self, folder: Path) -> None:
@@ -147,7 +147,7 @@ def interpolated_series(
     stored, realised = _read_back(model, drawn, batch_size)
     return Series(
         kind=f"interpolations_{count}",
-        image=f"{ids[0]} to {ids[1]}",
+        image=f"{ids[0]}_to_{ids[1]}",
         names=[f"{number:.3f}" for number in share.tolist()],
         edited=torch.ones_like(realised, dtype=torch.bool),
         original=start,

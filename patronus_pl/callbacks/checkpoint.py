@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 class Checkpoint(ModelCheckpoint):
     """Lightning's `ModelCheckpoint` as `checkpoints/{last,best}.ckpt`; Ctrl-C writes `last` before it ends the run.
 
-    After any other error the checkpoint stays as it was: weights that made the loss infinite must not replace good ones.
+    After any other error it stays as it was: weights that made the loss infinite must not replace good ones.
 
     Args:
         monitor: logged number that `best` minimises.
@@ -31,5 +31,9 @@ class Checkpoint(ModelCheckpoint):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save `last` if the user interrupted a run that has taken at least one step."""
-        if isinstance(exception, KeyboardInterrupt) and trainer.global_step > 0 and not trainer.fast_dev_run:
+        if isinstance(exception, KeyboardInterrupt) and trainer.global_step > 0 and self._writes(trainer):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    @staticmethod
+    def _writes(trainer: pl.Trainer) -> bool:
+        return not getattr(trainer, "fast_dev_run", False)

@@ -58,7 +58,7 @@ class Edit:
         """One a picture."""
         return [
             Variant(
-                f"p{prototype}={self.to}" + ("" if self.value is None else f"{value:g}"),
+                f"p{prototype}.{self.to}" + ("" if self.value is None else f"={value:g}"),
                 (Change(prototype, self.to, value),),
             )
             for value in self.values
@@ -106,6 +106,7 @@ class Edits(pl.Callback):
         edits: which prototypes, and where to.
         together: all edits in one picture, each value of one with each value of the others; False: one edit a picture.
         interpolations: pairs of images.
+        images: how many to edit, the first ones; None for all.
         steps: of inversion and sampler.
         sampler: of the edited pictures.
         batch_size: pictures decoded at once.
@@ -123,6 +124,7 @@ class Edits(pl.Callback):
         edits: list[Edit] | None = None,
         together: bool = True,
         interpolations: list[Interpolation] | None = None,
+        images: int | None = None,
         steps: int = 20,
         sampler: Sampler = "dpm++",
         batch_size: int = 64,
@@ -132,11 +134,12 @@ class Edits(pl.Callback):
     ) -> None:
         if not edits and not interpolations:
             raise InvalidOptionError("Edits has nothing to do; give it edits or interpolations")
-        for name, number in (("steps", steps), ("batch_size", batch_size), ("reference", reference), ("rows", rows)):
-            if number < 1:
+        numbers = {"images": images, "steps": steps, "batch_size": batch_size, "reference": reference, "rows": rows}
+        for name, number in numbers.items():
+            if number is not None and number < 1:
                 raise InvalidOptionError(f"Edits.{name} is {number}; it must be at least 1")
         self.edits, self.together, self.interpolations = edits or [], together, interpolations or []
-        self.steps, self.sampler, self.batch_size = steps, sampler, batch_size
+        self.images, self.steps, self.sampler, self.batch_size = images, steps, sampler, batch_size
         self.reference, self.rows, self.out = reference, rows, out
 
     # ------------------------------------------------------------------------------------------------- what is asked
@@ -204,10 +207,12 @@ class Edits(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Edit a batch."""
-        if self.edits and isinstance(pl_module, PatronusModule):
+        ids: list[str] = batch["id"]
+        if self.images is not None:  # ranks take images in turn
+            ids = ids[: max(0, len(range(trainer.global_rank, self.images, trainer.world_size)) - len(self._drawn))]
+        if self.edits and ids and isinstance(pl_module, PatronusModule):
             options = self.steps, self.sampler, self.batch_size
-            for series in edited_series(pl_module, batch["image"], batch["id"], self._variants, self._s, *options):
-                # Ranks take images in turn.
+            for series in edited_series(pl_module, batch["image"][: len(ids)], ids, self._variants, self._s, *options):
                 self._keep(series, len(self._drawn) * trainer.world_size + trainer.global_rank)
 
     def on_predict_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -265,7 +270,7 @@ def find_image(data: ImageDataModule, which: int | str) -> dict[str, Any]:
             if which in table.ids:
                 return table.__getitems__([table.ids.index(which)])
     raise InvalidOptionError(
-        f"there is no image {which!r}; give a row of the test split, 0..{len(test) - 1}, or an id such as {test.ids[0]!r}"
+        f"there is no image {which!r}; give a row of the test split (0..{len(test) - 1}) or an id like {test.ids[0]!r}"
     )
 
 

@@ -32,7 +32,11 @@ class PrototypeStatistics(pl.Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Encode, store and log. All ranks encode the same images, so all store the same numbers."""
         data: Any = getattr(trainer, "datamodule", None)
-        if trainer.sanity_checking or not isinstance(pl_module, PatronusModule) or not isinstance(data, ImageDataModule):
+        if (
+            trainer.sanity_checking
+            or not isinstance(pl_module, PatronusModule)
+            or not isinstance(data, ImageDataModule)
+        ):
             return
         s = self._activations(pl_module, data)
         low, high = s.quantile(torch.tensor([0.02, 0.98], device=s.device), dim=0)

@@ -102,11 +102,25 @@ class NoiseSchedule(nn.Module):
         """x_0 = (x_t - √(1-ᾱ_t) ε) / √ᾱ_t (Ho et al. 2020, eq. 15)."""
         return (x_t - self._noise(t, x_t) * noise) / self._signal(t, x_t)
 
-    def noise_from_x_0(
+    def velocity_from_x_0(
         self, x_0: Float[Tensor, "b *shape"], x_t: Float[Tensor, "b *shape"], t: Timesteps
     ) -> Float[Tensor, "b *shape"]:
-        """ε = (x_t - √ᾱ_t x_0) / √(1-ᾱ_t)."""
-        return (x_t - self._signal(t, x_t) * x_0) / self._noise(t, x_t)
+        """V = (√ᾱ_t x_t - x_0) / √(1-ᾱ_t)."""
+        return (self._signal(t, x_t) * x_t - x_0) / self._noise(t, x_t)
+
+    def skip(
+        self, output: Float[Tensor, "b *shape"], x_t: Float[Tensor, "b *shape"], t: Timesteps, width: float
+    ) -> Float[Tensor, "b *shape"]:
+        """x̂_0 = c x_t / √ᾱ_t + (1 - c) F,   c = w² / (w² + σ²),   σ² = (1-ᾱ_t) / ᾱ_t: a network F that names x_0.
+
+        The skip of Karras et al. 2022 (EDM, eq. 7), F in the units of x_0. Above σ = w the network paints the image
+        itself, so it need not copy the noise of every pixel through its layers, which shows as grain; below, x_t is
+        nearly right and only its error is the network's, so that the error of ε stays under |F - x_0| / 2w and DDIM
+        inverts well.
+        """
+        snr = _broadcast(self.snr(t), x_t)
+        c = snr * width**2 / (1 + snr * width**2)
+        return c * x_t / self._signal(t, x_t) + (1 - c) * output
 
     def snr(self, t: Timesteps) -> Float[Tensor, " b"]:
         """Signal-to-noise ratio ᾱ_t / (1-ᾱ_t)."""

@@ -21,7 +21,7 @@ from patronus_pl.modules.checkpoint import load_module
 from patronus_pl.types import Timesteps
 
 Sampler = Literal["ddpm", "ddim", "dpm++"]
-Prediction = Literal["v", "epsilon", "x_0"]
+Prediction = Literal["v", "epsilon"]
 Network = Callable[[Tensor, Tensor], Tensor]
 """(x_t, t) -> prediction, shaped like x_t."""
 FIRST_VALIDATION_STEP = 1 << 31  # no training run has as many: the two never share their noise
@@ -35,7 +35,6 @@ class DiffusionModule(pl.LightningModule):
     Attributes:
         schedule: the noise levels t = 0..T-1.
         prediction: what the network predicts.
-        max_weight: largest weight of the loss of x_0.
         lr: learning rate of AdamW after warm-up.
         weight_decay: of AdamW.
         warmup_steps: optimiser steps of linear warm-up.
@@ -45,7 +44,6 @@ class DiffusionModule(pl.LightningModule):
 
     schedule: NoiseSchedule
     prediction: Prediction
-    max_weight: float = math.inf
     lr: float
     weight_decay: float
     warmup_steps: int
@@ -73,12 +71,8 @@ class DiffusionModule(pl.LightningModule):
     def denoising_loss(
         self, network: Network, x_0: Float[Tensor, "b *shape"], noise: Float[Tensor, "b *shape"], t: Timesteps
     ) -> Float[Tensor, " b"]:
-        """‖target - network(x_t, t)‖² of every row, mean over its entries; target = v = √ᾱ ε - √(1-ᾱ) x_0, ε or x_0."""
+        """‖target - network(x_t, t)‖² of every row, mean over its entries; target = v = √ᾱ ε - √(1-ᾱ) x_0, or ε."""
         output = network(self.schedule.add_noise(x_0, noise, t), t).float()
-        if self.prediction == "x_0":
-            # ‖v - v̂‖² = ‖x_0 - x̂_0‖² (SNR + 1), capped where it would let the least noisy steps drown the others.
-            weight = (self.schedule.snr(t) + 1).clamp_max(self.max_weight)
-            return weight * F.mse_loss(output, x_0, reduction="none").flatten(1).mean(1)
         target = noise if self.prediction == "epsilon" else self.schedule.velocity(x_0, noise, t)
         return F.mse_loss(output, target, reduction="none").flatten(1).mean(1)
 
@@ -87,8 +81,6 @@ class DiffusionModule(pl.LightningModule):
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             output = network(x_t, t).float()
-            if self.prediction == "x_0":
-                return self.schedule.noise_from_x_0(output, x_t, t)
             return output if self.prediction == "epsilon" else self.schedule.noise_from_velocity(output, x_t, t)
 
         return denoise

@@ -11,10 +11,16 @@ from torchmetrics import MeanMetric
 from patronus_pl.denoiser import UNet
 from patronus_pl.diffusion import NoiseSchedule, samplers
 from patronus_pl.errors import CheckpointError, InvalidOptionError
-from patronus_pl.modules.base import DiffusionModule, Prediction, StepDraw
+from patronus_pl.modules.base import DiffusionModule, Network, Prediction, StepDraw
 from patronus_pl.modules.base import Sampler as Sampler
 from patronus_pl.modules.checkpoint import configuration
-from patronus_pl.prototypes import PatchEncoder, PrototypeLayer, decorrelation_loss, distinctness_loss
+from patronus_pl.prototypes import (
+    PatchEncoder,
+    PrototypeLayer,
+    decorrelation_loss,
+    distinctness_loss,
+    independence_loss,
+)
 from patronus_pl.types import Activations, Box, Image, SimilarityMap, Timesteps
 
 QUARTILES = 4
@@ -24,7 +30,7 @@ class PatronusModule(DiffusionModule):
     """A diffusion model that is conditioned on prototype activations and nothing else.
 
     Training minimises, over encoder, prototypes and denoiser together,
-        E ‖target - net(x_t, t, s(x_0))‖² + λ_c · decorrelation(s) + λ_d · distinctness(p),
+        E ‖target - net(x_t, t, s(x_0))‖² + λ_c · decorrelation(s) + λ_i · independence(s) + λ_d · distinctness(p),
     with target = v = √ᾱ ε - √(1-ᾱ) x_0 or ε, and x_t = √ᾱ_t x_0 + √(1-ᾱ_t) ε (Weng et al. 2026; Salimans & Ho 2022).
     Images are float in [-1, 1], activations s are (b, m) as the prototype layer reports them; the denoiser sees them
     standardised, (s - mean) / std, with the statistics stored in the checkpoint.
@@ -37,9 +43,12 @@ class PatronusModule(DiffusionModule):
         schedule: the noise levels t = 0..T-1.
         prediction: what the denoiser predicts. `v` makes the condition pay from the first step; `epsilon` is the
             paper's and weighs errors of x_0 next to nothing at the noise levels where s is all the model has.
+        skip_width: w of `NoiseSchedule.skip` in units of x_0, for `prediction: v`: the network paints x_0 and v follows
+            from it; None lets the network give v (or ε) itself, as the paper's does.
         standardise: feed the denoiser standardised activations; False feeds them raw, as the paper does.
         init: `patches` starts the prototypes from features of real patches; `random` leaves them where they are.
         decorrelation: λ_c, weight of the penalty that makes prototypes movable one at a time.
+        independence: λ_i, weight of the penalty that gives each prototype a concept of its own.
         distinctness: λ_d, weight of the paper's optional penalty on near-duplicate prototypes.
         distinctness_margin: δ of that penalty.
         condition_noise: standard deviation of Gaussian noise on the standardised activations while training; it makes
@@ -72,10 +81,11 @@ class PatronusModule(DiffusionModule):
         denoiser: UNet,
         schedule: NoiseSchedule,
         prediction: Prediction = "v",
-        max_weight: float = 5.0,
+        skip_width: float | None = 0.2,
         standardise: bool = True,
         init: Literal["patches", "random"] = "patches",
         decorrelation: float = 0.02,
+        independence: float = 0.05,
         distinctness: float = 0.0,
         distinctness_margin: float = 0.2,
         condition_noise: float = 0.0,
@@ -91,10 +101,10 @@ class PatronusModule(DiffusionModule):
         self.image_shape = (image_shape[0], image_shape[1], image_shape[2])
         self.encoder, self.prototypes, self.denoiser, self.schedule = encoder, prototypes, denoiser, schedule
         self.prediction, self.standardise, self.init = prediction, standardise, init
-        self.decorrelation = decorrelation
+        self.decorrelation, self.independence = decorrelation, independence
         self.distinctness, self.distinctness_margin = distinctness, distinctness_margin
         self.condition_noise, self.condition_noise_warmup = condition_noise, condition_noise_warmup
-        self.timestep_power, self.max_weight, self.seed = timestep_power, max_weight, seed
+        self.timestep_power, self.skip_width, self.seed = timestep_power, skip_width, seed
         self.lr, self.weight_decay, self.warmup_steps, self.final_lr = lr, weight_decay, warmup_steps, final_lr
         self._check_parts()
         self.save_hyperparameters(configuration(self), logger=False)
@@ -104,7 +114,9 @@ class PatronusModule(DiffusionModule):
         # Each prototype's own range over the training set: 2nd and 98th percentile.
         self.register_buffer("activation_low", torch.zeros(m))
         self.register_buffer("activation_high", torch.ones(m))
-        self.quartile_loss = torch.nn.ModuleList(MeanMetric() for _ in range(QUARTILES))  # type: ignore[assignment]
+        # Unchecked: looking for NaN would wait for the GPU at every step, and `on_before_backward` stops at them.
+        metrics = (MeanMetric(nan_strategy="disable") for _ in range(QUARTILES))
+        self.quartile_loss = torch.nn.ModuleList(metrics)  # type: ignore[assignment]
 
     def _check_parts(self) -> None:
         channels, height, width = self.image_shape
@@ -118,9 +130,11 @@ class PatronusModule(DiffusionModule):
         for left, a, right, b in fits:
             if a != b:
                 raise InvalidOptionError(f"{left} is {a} but {right} is {b}; make them equal")
-        for name in ("decorrelation", "distinctness", "condition_noise", "seed"):
+        for name in ("decorrelation", "independence", "distinctness", "condition_noise", "seed"):
             if getattr(self, name) < 0:
                 raise InvalidOptionError(f"model.{name} is {getattr(self, name)}; it must not be negative")
+        if self.skip_width is not None and self.skip_width <= 0:
+            raise InvalidOptionError(f"model.skip_width is {self.skip_width}; it must be positive, or null for none")
         if self.timestep_power <= 0 or self.lr <= 0:
             raise InvalidOptionError(
                 f"model.timestep_power is {self.timestep_power} and model.lr {self.lr}; both must be positive"
@@ -162,9 +176,19 @@ class PatronusModule(DiffusionModule):
 
     def denoiser_for(self, s: Activations) -> Callable[[Image, Timesteps], Image]:
         """`denoise(x_t, t) -> noise` under fixed activations, whose embedding is computed once for all steps."""
-        embedded = self.denoiser.embed_condition(self.standardised(s))
+        return self.noise_predictor(self._network(self.standardised(s)))
 
-        return self.noise_predictor(lambda x_t, t: self.denoiser(x_t, t, embedded))
+    def _network(self, condition: Activations) -> Network:
+        """`(x_t, t) -> v` (or ε) under a standardised condition."""
+        embedded = self.denoiser.embed_condition(condition)
+
+        def network(x_t: Image, t: Timesteps) -> Image:
+            output: Tensor = self.denoiser(x_t, t, embedded).float()
+            if self.prediction == "epsilon" or self.skip_width is None:
+                return output
+            return self.schedule.velocity_from_x_0(self.schedule.skip(output, x_t, t, self.skip_width), x_t, t)
+
+        return network
 
     def denoise(self, x_t: Image, t: Timesteps, s: Activations) -> Image:
         """Predicted noise in x_t; t is int64 in 0..T-1."""
@@ -252,6 +276,10 @@ class PatronusModule(DiffusionModule):
             penalty = decorrelation_loss(everyone)
             loss = loss + self.decorrelation * penalty
             self.log("train/decorrelation", penalty.detach())
+        if self.independence:
+            penalty = independence_loss(everyone)
+            loss = loss + self.independence * penalty
+            self.log("train/independence", penalty.detach())
         if self.distinctness:
             penalty = distinctness_loss(self.prototypes.vectors, self.distinctness_margin)
             loss = loss + self.distinctness * penalty
@@ -293,8 +321,7 @@ class PatronusModule(DiffusionModule):
         return draw.timesteps(self.schedule.timesteps, self.timestep_power), noise.to(x_0.dtype), condition_noise
 
     def _denoising_loss(self, x_0: Image, t: Timesteps, noise: Image, condition: Activations) -> Float[Tensor, " b"]:
-        embedded = self.denoiser.embed_condition(condition)
-        return self.denoising_loss(lambda x_t, t: self.denoiser(x_t, t, embedded), x_0, noise, t)
+        return self.denoising_loss(self._network(condition), x_0, noise, t)
 
     def _training_condition(self, s: Activations, everyone: Float[Tensor, "all m"]) -> Activations:
         if not self.standardise:

@@ -161,6 +161,8 @@ def _build(network: Mapping[str, Any], training: Mapping[str, Any]) -> PatronusM
         standardise=False,
         init="random",
         decorrelation=0.0,
+        independence=0.0,
+        skip_width=None,
         distinctness=_distinctness(training),
         distinctness_margin=training.get("distinct_margin", 0.2),
         lr=training["LR"],

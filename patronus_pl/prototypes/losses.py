@@ -27,6 +27,19 @@ def decorrelation_loss(activations: Activations) -> Float[Tensor, ""]:
     return (squared.sum() - squared.diagonal().sum()) / activations.shape[1]
 
 
+def independence_loss(activations: Activations) -> Float[Tensor, ""]:
+    """mean_j Σ_{k≠j} corr(z_j², z_k²)² + (E[z_j z_k³] / 3)² over the batch, z the standardised activations.
+
+    Any rotation of uncorrelated activations is uncorrelated, so each prototype may hold a bit of several concepts. The
+    fourth-order cross-moments vanish for independent concepts alone (Comon 1994; Cardoso & Souloumiac 1993).
+    0 for a single prototype.
+    """
+    z = activations - activations.mean(0)
+    z = z / z.std(0, correction=0).clamp_min(1e-4)
+    cubic = (z.T @ z.pow(3) / len(z)).square() / 9
+    return decorrelation_loss(z.square()) + (cubic.sum() - cubic.diagonal().sum()) / z.shape[1]
+
+
 def distinctness_loss(prototypes: Float[Tensor, "m d"], margin: float) -> Float[Tensor, ""]:
     """mean_i max(0, δ - min_{j≠i}(1 - |cos(p_i, p_j)|)), the paper's optional penalty on near-duplicates.
 

@@ -87,7 +87,9 @@ def test_every_picture_loads(shown: Any) -> None:
 def test_pixels_stay_pixels(shown: Any) -> None:
     style = "return getComputedStyle(document.images[0]).imageRendering"
     assert shown.execute_script(style) == "pixelated"
-    size = shown.execute_script("const i = document.images[0]; return [i.width / i.naturalWidth, i.height / i.naturalHeight]")
+    size = shown.execute_script(
+        "const i = document.images[0]; return [i.width / i.naturalWidth, i.height / i.naturalHeight]"
+    )
     assert size == pytest.approx([6, 6], abs=0.01)  # 16 pixels shown as 96
 
 

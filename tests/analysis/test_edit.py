@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from patronus_pl.analysis import Change, edit, encode, extrapolate, interpolate, set_activations
-from patronus_pl.analysis.edit import chosen, jobs, put_together, slerp, take_apart
+from patronus_pl.analysis.edit import chosen, jobs, no_louder_than_noise, put_together, slerp, take_apart
 from patronus_pl.errors import InvalidOptionError
 from tests.analysis.painter import images, paint, painter
 
@@ -95,6 +95,20 @@ class TestPartsAndBack:
             others = [k for k in range(4) if k != j]
             assert torch.equal(s[:, others], parts.s[[image, image]][:, others])
 
+    def test_noise_that_is_too_loud_is_turned_down(self):
+        x_T = normal(3, 2, 8, 8) * torch.tensor([0.3, 2.0, 40.0])[:, None, None, None]
+        held = no_louder_than_noise(x_T)
+        assert torch.equal(held[0], x_T[0])
+        assert held[1:].square().mean((1, 2, 3)).tolist() == pytest.approx([1, 1], rel=1e-5)
+        assert torch.cosine_similarity(held.flatten(1), x_T.flatten(1)) == pytest.approx(1, abs=1e-5)
+
+    def test_what_the_painter_cannot_paint_would_be_too_loud(self):
+        """The rest, 0.5 everywhere, over the √(1-ᾱ) = 0.01 of t = 0 is 50."""
+        x = images(2) + 0.5 * (-1) ** torch.arange(64).reshape(1, 1, 8, 8)
+        model = painter()
+        assert model.invert(x, model.encode(x), 4).square().mean().sqrt() == pytest.approx(50, rel=0.01)
+        assert take_apart(model, x, 4).x_T.square().mean((1, 2, 3)).tolist() == pytest.approx([1, 1], rel=1e-4)
+
 
 class TestEdit:
     def test_the_painter_does_as_it_is_told(self):
@@ -117,7 +131,7 @@ class TestEdit:
     @pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
     def test_is_inversion_and_decoding(self, tiny_model, sampler):
         x, s_new = torch.rand(2, 1, 16, 16) * 2 - 1, torch.rand(2, 3)
-        x_T = tiny_model.invert(x, tiny_model.encode(x), 4, refine=1)
+        x_T = no_louder_than_noise(tiny_model.invert(x, tiny_model.encode(x), 4, refine=1))
         done = edit(tiny_model, x, s_new, steps=4, sampler=sampler)
         torch.testing.assert_close(done.images, tiny_model.decode(x_T, s_new, 4, sampler))
         torch.testing.assert_close(done.reconstructions, tiny_model.decode(x_T, done.before, 4, sampler))

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from patronus_pl.analysis import commitment, emergence, survival
+from patronus_pl.analysis.edit import no_louder_than_noise
 from patronus_pl.analysis.when import first_passage
 from patronus_pl.errors import InvalidOptionError
 from tests.analysis.painter import images, painter
@@ -47,7 +48,7 @@ class TestEmergence:
         x = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
         found = emergence(tiny_model, x, [1], steps=3)
         s = tiny_model.encode(x).detach()
-        x_T = tiny_model.invert(x, s, 3, refine=1)
+        x_T = no_louder_than_noise(tiny_model.invert(x, s, 3, refine=1))
         edited = s.clone()
         edited[:, 1] = 3.0
         with torch.no_grad():

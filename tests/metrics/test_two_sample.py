@@ -38,7 +38,7 @@ def test_wrong_input() -> None:
     x = gaussians(20)
     with pytest.raises(InvalidOptionError, match="two samples of 2 and 1 columns"):
         two_sample_auc(x, x[:, :1])
-    with pytest.raises(InvalidOptionError, match="folds is 5; with 3 rows of each sample choose 2..3"):
+    with pytest.raises(InvalidOptionError, match=r"folds is 5; with 3 rows of each sample choose 2..3"):
         two_sample_auc(x, x[:3])
     x[7] = np.nan
     with pytest.raises(InvalidOptionError, match="row 7 is not finite"):

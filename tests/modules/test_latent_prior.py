@@ -137,7 +137,7 @@ def test_checkpoint_brings_everything_back(trained: LatentPrior, tmp_path: Path)
     assert not again.training
     assert (again.lr, again.network.width, again.schedule.beta_end) == (3e-3, 64, 0.2)
     assert torch.equal(again.sample(5, 0, 5), trained.sample(5, 0, 5))
-    with pytest.raises(CheckpointError, match="is a checkpoint of .*LatentPrior, not of PatronusModule"):
+    with pytest.raises(CheckpointError, match=r"is a checkpoint of .*LatentPrior, not of PatronusModule"):
         PatronusModule.load_from_checkpoint(tmp_path / "prior.ckpt")
 
 

@@ -250,7 +250,7 @@ def make_trainer(**options: Any) -> pl.Trainer:
 @pytest.mark.parametrize("options", [{}, {"prediction": "epsilon", "standardise": False, "distinctness": 0.5}])
 def test_training_learns_and_logs(make_model: ModelFactory, options: dict[str, Any]) -> None:
     model = make_model(lr=3e-3, warmup_steps=1, **options)
-    trainer, data = make_trainer(max_epochs=15), Faces()
+    trainer, data = make_trainer(max_epochs=15, check_val_every_n_epoch=15), Faces()
     before = trainer.validate(model, data, verbose=False)[0]["val/loss"]
     trainer.fit(model.train(), data)
     logged = trainer.callback_metrics

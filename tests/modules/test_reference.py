@@ -188,6 +188,7 @@ MEDICAL = {
     "plb_layer_strides": (2, 2, 1, 1, 1),
     "plb_layer_paddings": (1, 1, 0, 0, 0),
 }
+SHALLOW = {"BASE_CH_MULT": (1, 1, 1, 1), "APPLY_ATTENTION": (False, False, False, False)}
 ATTENTIVE = {"BASE_CH_MULT": (1, 2, 4, 4), "APPLY_ATTENTION": (False, True, False, True), "BASE_CH": 16}
 
 
@@ -195,7 +196,7 @@ ATTENTIVE = {"BASE_CH_MULT": (1, 2, 4, 4), "APPLY_ATTENTION": (False, True, Fals
     ("network", "training"),
     [
         ({}, COLOUR),
-        ({}, MEDICAL),
+        (SHALLOW, MEDICAL),
         (ATTENTIVE, {"TIMESTEPS": 200}),
         ({"BASE_CH_MULT": (3,), "APPLY_ATTENTION": (True,)}, {}),
     ],

@@ -1,0 +1,169 @@
+"""`Pictures`: what the prototypes are, when they emerge and how images come back, drawn while training goes on."""
+
+import io
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.seed import isolate_rng
+from PIL import Image as PillowImage
+
+from patronus_pl.analysis.faithfulness import reconstruct
+from patronus_pl.analysis.figures import image_grid, matrix
+from patronus_pl.analysis.what import what
+from patronus_pl.analysis.when import emergence
+from patronus_pl.analysis.where import top_patches
+from patronus_pl.data.base import ImageDataModule, ImageTable, normalise
+from patronus_pl.errors import InvalidOptionError
+from patronus_pl.modules import PatronusModule
+from patronus_pl.types import Box, Image
+
+PATCHES = 6
+"""Real images a prototype in the gallery."""
+BATCH = 64
+
+
+class Pictures(pl.Callback):
+    """After a validation, with the averaged weights, on rank 0: pictures of the validation split.
+
+    `gallery`: for each prototype, an image, the same with the prototype turned up, and the images that show it most.
+    `emergence`: prototypes × timesteps. `reconstructions`: from inverted and from random noise. They go to the folder
+    `images` of the run as PNG files, and to every logger that takes images. Training is the same with and without: no
+    common random number is used, and whatever goes wrong ends in one warning.
+
+    Drawing takes at most `share` of the run after its first time: it waits until the time since the last drawing is
+    1 / share times what that one took. Logged: `pictures/seconds` and `pictures/share`, of the run so far.
+
+    List it after `PrototypeStatistics`, whose ranges it turns prototypes up to, and before `EMA`.
+
+    Args:
+        gallery: draw it?
+        emergence: draw it?
+        reconstructions: draw them?
+        every: draw after every so many validations.
+        share: of the time of the run, above 0; 1 always draws.
+        prototypes: how many are drawn, the first ones.
+        images: how many are searched for patches, the first ones of the validation split; eight are reconstructed.
+        edited: how many of them are edited for gallery and emergence.
+        steps: of inversion and samplers.
+
+    Raises:
+        InvalidOptionError: an option that is not positive.
+    """
+
+    def __init__(
+        self,
+        gallery: bool = True,
+        emergence: bool = True,
+        reconstructions: bool = True,
+        every: int = 1,
+        share: float = 0.02,
+        prototypes: int = 16,
+        images: int = 512,
+        edited: int = 2,
+        steps: int = 10,
+    ) -> None:
+        numbers = {"every": every, "share": share, "prototypes": prototypes, "images": images, "edited": edited}
+        for name, number in {**numbers, "steps": steps}.items():
+            if number <= 0:
+                raise InvalidOptionError(f"Pictures.{name} is {number}; it must be greater than 0")
+        drawn = {"gallery": gallery, "emergence": emergence, "reconstructions": reconstructions}
+        self.kinds = [kind for kind, wanted in drawn.items() if wanted]
+        self.every, self.share = every, share
+        self.prototypes, self.images, self.edited, self.steps = prototypes, images, edited, steps
+        self._start = self._wait_until = math.nan
+        self._validations, self._spent, self._warned = 0, 0.0, False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock; a trial run of one batch draws nothing."""
+        if not getattr(trainer, "fast_dev_run", False):
+            self._start = self._wait_until = time.monotonic()
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw, if there has been enough training since the last time."""
+        data: Any = getattr(trainer, "datamodule", None)
+        training = math.isfinite(self._start) and not trainer.sanity_checking
+        if not training or not isinstance(pl_module, PatronusModule) or not isinstance(data, ImageDataModule):
+            return
+        run = trainer.log_dir  # every rank must ask
+        self._validations += 1
+        began = time.monotonic()
+        if trainer.is_global_zero and self._validations % self.every == 0 and began >= self._wait_until:
+            with isolate_rng():
+                self._try(lambda: self._draw(trainer, pl_module, data, Path(run or ".", "images")))
+            now = time.monotonic()
+            self._spent += now - began
+            self._wait_until = now + (now - began) * (1 / self.share - 1)
+            pl_module.log("pictures/seconds", now - began, rank_zero_only=True)
+            pl_module.log("pictures/share", self._spent / (now - self._start), rank_zero_only=True)
+
+    def _try(self, draw: Callable[[], None]) -> None:
+        try:
+            draw()
+        except Exception as error:
+            if not self._warned:
+                rank_zero_warn(f"Pictures: {type(error).__name__}: {error}; training goes on without them")
+            self._warned = True
+
+    def _draw(self, trainer: pl.Trainer, model: PatronusModule, data: ImageDataModule, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for kind in self.kinds:
+            png: bytes = getattr(self, f"_{kind}")(model, data.table("val"))
+            (folder / f"{kind}_{trainer.global_step:07d}.png").write_bytes(png)
+            for logger in trainer.loggers:
+                send(logger, f"pictures/{kind}", png, trainer.global_step)
+
+    # ----------------------------------------------------------------------------------------------------- pictures
+
+    def _which(self, model: PatronusModule) -> list[int]:
+        return list(range(min(self.prototypes, model.prototypes.count)))
+
+    def _gallery(self, model: PatronusModule, table: ImageTable) -> bytes:
+        which = self._which(model)
+        turned = what(model, images_of(table, range(self.edited)), which, 1, self.steps)
+        top = top_patches(model, batches(table, self.images), PATCHES)
+        real = [images_of(table, rows) for rows in top.index[which].tolist()]
+        pictures = torch.cat([turned.before, turned.after, torch.stack(real)], dim=1)
+        boxes = torch.cat([turned.box, turned.box, top.box[which]], dim=1)
+        found: list[list[Box | None]] = [[(a, b, c, d) for a, b, c, d in row] for row in boxes.tolist()]
+        labels = ["as it is", "turned up", *(f"top {k + 1}" for k in range(len(real[0])))]
+        return image_grid(pictures, [f"prototype {j}" for j in which], labels, found)
+
+    def _emergence(self, model: PatronusModule, table: ImageTable) -> bytes:
+        timed = emergence(model, images_of(table, range(self.edited)), self._which(model), self.steps)
+        span = float(timed.t[0]), float(timed.t[-1]), float(len(timed.map)), 0.0
+        return matrix(timed.map, "Emergence", "prototype", "timestep", span, 1.0)
+
+    def _reconstructions(self, model: PatronusModule, table: ImageTable) -> bytes:
+        images = images_of(table, range(min(8, self.images)))
+        made = reconstruct(model, images, self.steps, n_random=1)
+        grid = torch.stack([images, made.inverted, made.random[0]])
+        return image_grid(grid, ["original", "inverted noise", "random noise"])
+
+
+def images_of(table: ImageTable, rows: Sequence[int]) -> Image:
+    """Those of the given rows that the table has, in [-1, 1]."""
+    return normalise(table.__getitems__([row for row in rows if row < len(table)])["image"])
+
+
+def batches(table: ImageTable, count: int) -> Iterator[dict[str, Any]]:
+    """The first images in batches. No loader: making one draws a common random number."""
+    rows = range(min(count, len(table)))
+    return (table.__getitems__(rows[i : i + BATCH]) for i in range(0, len(rows), BATCH))
+
+
+def send(logger: Logger, name: str, png: bytes, step: int) -> None:
+    """Give a picture to a logger that takes them, as TensorBoard or as Weights & Biases do."""
+    picture = PillowImage.open(io.BytesIO(png)).convert("RGB")
+    experiment: Any = getattr(logger, "experiment", None)
+    if hasattr(logger, "log_image"):
+        logger.log_image(name, [picture], step=step)
+    elif hasattr(experiment, "add_image"):
+        experiment.add_image(name, np.asarray(picture), step, dataformats="HWC")
