@@ -119,7 +119,8 @@ def no_louder_than_noise(x_T: Image) -> Image:
     """
     flat = x_T.flatten(1)
     loudness = flat.norm(dim=1) / flat.shape[1] ** 0.5
-    return x_T / loudness.clamp_min(1.0)[:, None, None, None]
+    scaled: Tensor = x_T / loudness.clamp_min(1.0)[:, None, None, None]
+    return scaled
 
 
 @evaluating

@@ -121,7 +121,8 @@ def _pictures(model: PatronusModule, findings: Findings, subject: Subject) -> di
     boxes = locate(model, real).box
     for j in range(model.prototypes.count):
         strong, weak = _extremes(findings.activations[: len(real), j])
-        found = [*([box, None] for box in as_boxes(boxes[strong, j])), *([None, None] for _ in weak)]
+        marked: list[Box | None] = [*as_boxes(boxes[strong, j]), *(None for _ in weak)]
+        found = [[box, None] for box in marked]
         pictures[f"edit-{j}"] = Picture.of(moved[j, strong + weak], 64)
         pictures[f"where-{j}"] = Picture.of(_looks(real, places[:, j])[strong + weak], 64, found)
         pictures[f"top-{j}"], pictures[f"crops-{j}"] = _top(model, findings, subject, j)
