@@ -1,8 +1,8 @@
 """How long one epoch takes: training images/s of each config's model on this machine, times the images of its data set.
 
 Usage: python benchmarks/epoch_time.py [--out FILE]        Prints a table; writes JSON.
-Protocol: random images of the config's shape, batch 8, forward and backward in the machine's best precision, one step of
-warm-up, median of five.
+Protocol: random images of the config's shape, batch 8, forward and backward in the machine's best precision, one step
+of warm-up, median of five.
 """
 
 import argparse
