@@ -1,31 +1,23 @@
 """Every YAML through the commands, on tiny data in the official layouts; and what wrong input gets."""
 
-from collections.abc import Callable
+import csv
+import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Trainer
+from PIL import Image
 
 from patronus_pl.cli import COMMANDS, ENGINES, main
+from patronus_pl.data.base import normalise
 from patronus_pl.modules import PatronusModule
-from tests.data import trees
+from tests.runs import CONFIGS, config_args
 
-CONFIGS = Path(__file__).parent.parent / "configs"
-TREES: dict[str, Callable[[Path], object]] = {
-    "fashion_mnist": trees.make_fashion_mnist,
-    "cifar10": trees.make_cifar10,
-    "celeba": trees.make_celeba,
-    "ffhq": trees.make_ffhq,
-    "chexpert": trees.make_chexpert,
-    "my_images": trees.make_image_folder,
-}
-SMALL = [
-    "--model.init_args.denoiser.init_args.base=8",
-    "--data.init_args.batch_size=2",
-    "--trainer.accelerator=cpu",
-    "--trainer.enable_progress_bar=false",
-]
+OVERLAYS = ("paper", "edits")
 
 
 @pytest.fixture(autouse=True)
@@ -34,21 +26,8 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def config_args(name: str, folder: Path) -> list[str]:
-    """Options that shrink a config, and a tree of its data set."""
-    args = ["--config", str(CONFIGS / f"{name}.yaml"), *SMALL]
-    args += [f"--trainer.logger.init_args.save_dir={folder / 'runs'}"]
-    if name in TREES:
-        root = folder / "data"
-        TREES[name](root)
-        args += [f"--data.init_args.root={root}"]
-    else:
-        args += ["--data.init_args.train_size=16", "--data.init_args.val_size=4", "--data.init_args.test_size=4"]
-    return args
-
-
 def names() -> list[str]:
-    return sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem not in ("paper",))
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem not in OVERLAYS)
 
 
 @pytest.mark.parametrize("name", names())
@@ -121,6 +100,7 @@ def test_paper_overlay_sets_every_choice_back(tmp_path: Path, capsys: pytest.Cap
     config = yaml.safe_load(capsys.readouterr().out)
     model = config["model"]["init_args"]
     assert (model["prediction"], model["standardise"], model["init"]) == ("epsilon", False, "random")
+    assert (model["independence"], model["skip_width"], model["timestep_power"]) == (0.0, None, 1.0)
     assert (model["decorrelation"], model["condition_noise"], model["lr"]) == (0.0, 0.0, 1e-5)
     assert model["encoder"]["init_args"]["init"] == "normal"
     assert model["encoder"]["init_args"]["channels"] == [1, 32, 64, 64, 128]
@@ -130,10 +110,69 @@ def test_paper_overlay_sets_every_choice_back(tmp_path: Path, capsys: pytest.Cap
     assert not any("EMA" in callback["class_path"] for callback in config["trainer"]["callbacks"])
 
 
-def test_ema_is_last_whatever_is_appended(run: Path, tmp_path: Path) -> None:
-    args = config_args("quickstart", tmp_path)
-    args += ["--trainer.callbacks+=lightning.pytorch.callbacks.ModelSummary", "--trainer.fast_dev_run=true"]
-    main(["fit", *args])
+def test_ema_is_last_whatever_is_appended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+    monkeypatch.setattr(
+        Trainer, "fit", lambda trainer, *_, **__: seen.append([type(c).__name__ for c in trainer.callbacks])
+    )
+    main(["fit", *config_args("quickstart", tmp_path), "--trainer.callbacks+=lightning.pytorch.callbacks.Timer"])
+    assert "Timer" in seen[0]
+    assert seen[0][-1] == "EMA"
+
+
+def test_predict_edits_with_the_overlay(run: Path, tmp_path: Path) -> None:
+    """A picture a value and image, a grid, and a table whose realised s is that of the picture in the file."""
+    args = [*config_args("quickstart", tmp_path), "--config", str(CONFIGS / "edits.yaml")]
+    args += ["--trainer.callbacks.steps=2", f"--trainer.callbacks.out={tmp_path / 'out'}"]
+    main(["predict", *args, f"--ckpt_path={run / 'checkpoints/last.ckpt'}", "--return_predictions=false"])
+    with (tmp_path / "out" / "edits.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["id"] for row in rows if row["edit"] != "interpolation"} >= {f"test-{i:06d}" for i in range(4)}
+    pictures = list((tmp_path / "out").rglob("test-*.png"))
+    assert len(pictures) >= 4 * 5
+    model = PatronusModule.load_from_checkpoint(run / "checkpoints/last.ckpt")
+    row = next(row for row in rows if row["edit"] == "p0.range=1" and row["prototype"] == "0")
+    (picture,) = [path for path in pictures if row["id"] in path.name and "p0.range=1." in path.name]
+    pixels = torch.from_numpy(np.asarray(Image.open(picture)).copy()).movedim(-1, 0)[None]
+    assert model.encode(normalise(pixels))[0, 0].item() == pytest.approx(float(row["realised"]), abs=1e-3)
+
+
+def test_explain_writes_the_report_into_the_run(run: Path) -> None:
+    little = ["--effort.edited=2", "--effort.timed=2", "--effort.measured=2", "--effort.levels=2", "--effort.steps=2"]
+    main(["explain", str(run), "--n=4", "--effort.patches=2", *little])
+    report = json.loads((run / "report.json").read_text())
+    assert len(report["prototypes"]) == 16
+    assert report["protocol"]["data"]["name"] == "PlantedFaces"
+
+
+def test_encode_then_sample(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "s.npz"
+    main(["encode", str(run), f"--out={file}", "--split=val", "--data", str(run / "config.yaml")])
+    arrays = np.load(file)
+    assert arrays["activations"].shape == (4, 16)
+    assert arrays["ids"].tolist() == [f"val-{i:06d}" for i in range(4)]
+    for n in (2, 3):
+        main(["sample", str(run), f"--from={file}", f"--n={n}", "--steps=2", f"--out={tmp_path / str(n)}"])
+    first, again = (np.asarray(Image.open(tmp_path / n / "00001.png")).astype(int) for n in ("2", "3"))
+    assert abs(first - again).max() <= 1  # the same image at any n; another batch size may round differently
+
+
+def test_import_reference(tmp_path: Path) -> None:
+    out = tmp_path / "model.ckpt"
+    main(["import-reference", str(Path(__file__).parent / "fixtures/reference_tiny"), f"--out={out}"])
+    assert PatronusModule.load_from_checkpoint(out).prototypes.count == 6
+
+
+def test_interrupted_training_leaves_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(self: PatronusModule, *_: object) -> None:
+        if self.trainer.global_step == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(PatronusModule, "on_train_batch_end", interrupt)
+    with pytest.raises(SystemExit):
+        main(["fit", *config_args("quickstart", tmp_path), "--trainer.max_steps=6"])
+    last = next(tmp_path.rglob("last.ckpt"))
+    assert torch.load(last, weights_only=True)["global_step"] == 3
 
 
 @pytest.mark.parametrize(
@@ -150,8 +189,6 @@ def test_ema_is_last_whatever_is_appended(run: Path, tmp_path: Path) -> None:
 def test_wrong_input_is_one_line_and_exit_code_2(
     more: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import re
-
     with pytest.raises(SystemExit) as stop:
         main(["fit", *config_args("quickstart", tmp_path), *more])
     assert stop.value.code == 2

@@ -1,12 +1,11 @@
 """`PatronusModule`: encoder, prototypes, denoiser and noise schedule, trained together."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchmetrics import MeanMetric
 
 from patronus_pl.denoiser import UNet
 from patronus_pl.diffusion import NoiseSchedule, samplers
@@ -71,7 +70,6 @@ class PatronusModule(DiffusionModule):
     activation_std: Tensor
     activation_low: Tensor
     activation_high: Tensor
-    quartile_loss: Iterable[MeanMetric]
 
     def __init__(
         self,
@@ -114,9 +112,6 @@ class PatronusModule(DiffusionModule):
         # Each prototype's own range over the training set: 2nd and 98th percentile.
         self.register_buffer("activation_low", torch.zeros(m))
         self.register_buffer("activation_high", torch.ones(m))
-        # Unchecked: looking for NaN would wait for the GPU at every step, and `on_before_backward` stops at them.
-        metrics = (MeanMetric(nan_strategy="disable") for _ in range(QUARTILES))
-        self.quartile_loss = torch.nn.ModuleList(metrics)  # type: ignore[assignment]
 
     def _check_parts(self) -> None:
         channels, height, width = self.image_shape
@@ -285,7 +280,7 @@ class PatronusModule(DiffusionModule):
             loss = loss + self.distinctness * penalty
             self.log("train/distinctness", penalty.detach())
         self.log("train/loss", denoising.detach(), prog_bar=True)
-        self._log_quartiles(per_image.detach(), t)
+        self._add_to_quartiles(per_image.detach(), t)
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -309,11 +304,17 @@ class PatronusModule(DiffusionModule):
         self.log(f"{stage}/loss", own, prog_bar=True, sync_dist=True, batch_size=len(x_0))
         self.log(f"{stage}/loss_other", other, sync_dist=True, batch_size=len(x_0))
 
+    def on_train_start(self) -> None:
+        """Begin to add up the losses by noise level."""
+        # Neither a buffer, which EMA would average, nor a metric that looks for NaN: that waits for the GPU each time.
+        self._quartiles = torch.zeros(2, QUARTILES, device=self.device)
+
     def on_train_epoch_end(self) -> None:
         """Log the loss by noise level: 1 is the least noisy quarter of the steps."""
-        for i, metric in enumerate(self.quartile_loss, start=1):
-            self.log(f"train/loss_quartile_{i}", metric.compute())
-            metric.reset()
+        losses, images = self.trainer.strategy.reduce(self._quartiles, reduce_op="sum")
+        for i, mean in enumerate(losses / images, start=1):
+            self.log(f"train/loss_quartile_{i}", mean)
+        self._quartiles.zero_()
 
     def _draw(self, x_0: Image, step: int) -> tuple[Timesteps, Image, Activations]:
         draw = StepDraw(x_0, self.seed, step, self._trainer)
@@ -346,7 +347,6 @@ class PatronusModule(DiffusionModule):
             return s
         return cast(Tensor, self.all_gather(s, sync_grads=True)).flatten(0, 1)
 
-    def _log_quartiles(self, per_image: Float[Tensor, " b"], t: Timesteps) -> None:
+    def _add_to_quartiles(self, per_image: Float[Tensor, " b"], t: Timesteps) -> None:
         quartile = t * QUARTILES // self.schedule.timesteps
-        for i, metric in enumerate(self.quartile_loss):
-            metric.update(per_image, (quartile == i).float())
+        self._quartiles.index_add_(1, quartile, torch.stack([per_image, torch.ones_like(per_image)]))

@@ -153,3 +153,24 @@ def test_unknown_kind_is_refused(monkeypatch):
 def test_impossible_numbers_of_steps_are_refused(steps):
     with pytest.raises(InvalidOptionError, match=rf"steps is {steps}; .* 100 timesteps, so choose 1\.\.100"):
         NoiseSchedule(100).respaced(steps)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_velocity_of_the_true_x_0_is_the_velocity(shape):
+    schedule = NoiseSchedule(100)
+    x_0, noise = torch.rand(shape) * 2 - 1, torch.randn(shape)
+    x_t = schedule.add_noise(x_0, noise, T_OF)
+    torch.testing.assert_close(
+        schedule.velocity_from_x_0(x_0, x_t, T_OF), schedule.velocity(x_0, noise, T_OF), atol=1e-4, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("width", [0.05, 0.2, 1.0])
+def test_skip_is_karras_s_in_units_of_x_0(width):
+    """Karras et al. 2022, table 1: c_skip = w² / (w² + σ²) of x = x_0 + σ ε; the rest is the network's."""
+    schedule, shape = NoiseSchedule(100), (3, 2, 4, 5)
+    x_t, output = torch.randn(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
+    alpha_bar = np.cumprod(1 - np.linspace(1e-4, 0.02, 100))[T_OF.numpy()].reshape(3, 1, 1, 1)
+    c = width**2 / (width**2 + (1 - alpha_bar) / alpha_bar)
+    expected = c * x_t.numpy() / np.sqrt(alpha_bar) + (1 - c) * output.numpy()
+    np.testing.assert_allclose(schedule.skip(output, x_t, T_OF, width), expected, rtol=1e-5, atol=1e-6)

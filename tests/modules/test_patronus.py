@@ -260,6 +260,19 @@ def test_training_learns_and_logs(make_model: ModelFactory, options: dict[str, A
     assert all(value.isfinite() for value in logged.values())
 
 
+def test_loss_by_noise_level(make_model: ModelFactory) -> None:
+    """A network that says nothing errs by v² = (√ᾱ ε - √(1-ᾱ) x_0)², of mean ᾱ + (1-ᾱ) x_0² over the noise ε."""
+    model = make_model(lr=1e-12)
+    torch.nn.init.zeros_(model.denoiser.last[2].weight)
+    torch.nn.init.zeros_(model.denoiser.last[2].bias)
+    trainer = make_trainer(max_epochs=2, limit_val_batches=0)
+    trainer.fit(model.train(), Faces())
+    alpha_bar = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)).reshape(4, 250)
+    expected = (alpha_bar + (1 - alpha_bar) * images(16).square().mean().item()).mean(1)
+    found = [trainer.callback_metrics[f"train/loss_quartile_{i}"].item() for i in range(1, 5)]
+    np.testing.assert_allclose(found, expected, rtol=0.15)  # four batches of one image each in every quarter
+
+
 def test_test_and_predict(tiny_model: PatronusModule) -> None:
     trainer, data = make_trainer(), Faces()
     (metrics,) = trainer.test(tiny_model, data, verbose=False)

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from patronus_pl.prototypes import correlation, decorrelation_loss, distinctness_loss
+from patronus_pl.prototypes import (
+    correlation,
+    decorrelation_loss,
+    distinctness_loss,
+    independence_loss,
+    independence_loss,
+)
 
 
 @pytest.fixture
@@ -39,6 +45,35 @@ def test_decorrelation_ranges_from_none_to_all() -> None:
     s = torch.randn(50, 1, generator=torch.Generator().manual_seed(0))
     assert decorrelation_loss(s).item() == 0  # a single prototype
     assert decorrelation_loss(torch.cat([s, -2 * s, s + 7], 1)).item() == pytest.approx(2, abs=1e-4)
+
+
+def test_independence_is_numpys(activations: torch.Tensor) -> None:
+    s = activations.double().numpy()
+    z = (s - s.mean(0)) / s.std(0)
+    squares = np.corrcoef((z**2).T) ** 2
+    cubes = np.array([[np.mean(z[:, j] * z[:, k] ** 3) / 3 for k in range(5)] for j in range(5)]) ** 2
+    both = squares + cubes
+    expected = (both.sum() - both.trace()) / 5
+    assert independence_loss(activations).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_independence_tells_a_rotation_from_the_sources() -> None:
+    """Two independent sources and their mixture by 45° are equally uncorrelated."""
+    sources = torch.rand(4000, 2, generator=torch.Generator().manual_seed(0))
+    rotated = (sources - 0.5) @ directions(45, 135).mul(torch.tensor([[1], [0.5]]))
+    assert decorrelation_loss(rotated).item() == pytest.approx(0, abs=1e-2)
+    assert independence_loss(sources).item() < 0.01 < 0.1 < independence_loss(rotated).item()
+
+
+def test_a_single_or_dead_prototype_is_independent(activations: torch.Tensor) -> None:
+    assert independence_loss(activations[:, :1]).item() == pytest.approx(0, abs=1e-6)
+    alive = independence_loss(activations[:, :4])
+    activations[:, 4] = 9.2103
+    dead = independence_loss(activations.requires_grad_())
+    assert dead.item() == pytest.approx(alive.item() * 4 / 5, rel=1e-2)  # a mean over 5 of which 1 adds nothing
+    dead.backward()
+    assert activations.grad is not None
+    assert activations.grad.isfinite().all()
 
 
 def test_gradients_stay_finite_where_a_prototype_is_dead(activations: torch.Tensor) -> None:
@@ -83,3 +118,30 @@ def test_a_single_prototype_is_distinct() -> None:
     loss = distinctness_loss(vectors, 1.0)
     loss.backward()
     assert loss.item() == 0
+
+
+def two_coins() -> torch.Tensor:
+    """Every outcome of two fair coins, ±1: independent exactly."""
+    return torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-2, 50.0])
+def test_independent_concepts_cost_nothing_and_mixed_ones_do(scale: float) -> None:
+    """(a + b, a - b) is uncorrelated too, but one is 0 when the other is not: corr(z_1², z_2²) = -1, z_1 z_2³ = 0."""
+    apart = scale * two_coins() + 3
+    mixed = apart @ torch.tensor([[1.0, 1.0], [1.0, -1.0]])
+    assert decorrelation_loss(mixed).item() == pytest.approx(0, abs=1e-6)
+    assert independence_loss(apart).item() == pytest.approx(0, abs=1e-5)
+    assert independence_loss(mixed).item() == pytest.approx(1, abs=1e-4)
+
+
+def test_independence_equals_numpys_moments(activations: torch.Tensor) -> None:
+    x = activations.double().numpy()
+    z = (x - x.mean(0)) / x.std(0)
+    squares, cubic = np.corrcoef((z**2).T) ** 2, (z.T @ z**3 / len(z) / 3) ** 2
+    off = ~np.eye(5, dtype=bool)
+    assert independence_loss(activations.double()).item() == pytest.approx((squares + cubic)[off].sum() / 5, rel=1e-5)
+
+
+def test_one_prototype_is_independent() -> None:
+    assert independence_loss(torch.randn(10, 1)).item() == 0
