@@ -39,6 +39,21 @@ def main(args: Sequence[str] | None = None) -> None:
             _run(argv)
         except PatronusError as error:
             raise SystemExit(_fail(f"{error}")) from None
+        except ValueError as error:
+            # jsonargparse wraps what a constructor raises into an account of every type it tried.
+            cause = _cause(error)
+            if cause is None:
+                raise
+            raise SystemExit(_fail(f"{cause}")) from None
+
+
+def _cause(error: BaseException) -> PatronusError | None:
+    """The error of ours that another one was raised from."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__ or error
+        if isinstance(error, PatronusError):
+            return error
+    return None
 
 
 def _fail(message: str) -> int:

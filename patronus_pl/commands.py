@@ -242,12 +242,12 @@ def _attribute_masks(data: PlantedFaces, split: str, rows: NDArray[np.int64]) ->
     return masks
 
 
-def import_reference(directory: str, out: str) -> None:
+def import_reference(directory: str, out: str = "model.ckpt") -> None:
     """Turn a checkpoint of the paper's authors (ckpt.tar with config.txt or config.pickle) into ours.
 
     Args:
         directory: folder that holds the files.
-        out: checkpoint to write, for example model.ckpt.
+        out: checkpoint to write.
     """
     model = load_reference(directory)
     writable_folder(Path(out).parent)

@@ -3,7 +3,9 @@
 import csv
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import yaml
 from lightning.pytorch import Trainer
 from PIL import Image
 
+from patronus_pl.callbacks import Checkpoint
 from patronus_pl.cli import COMMANDS, ENGINES, main
 from patronus_pl.data.base import normalise
 from patronus_pl.modules import PatronusModule
@@ -73,23 +76,36 @@ def test_checkpoint_loads_with_the_average_and_the_ranges(run: Path) -> None:
     assert (model.activation_high > model.activation_low).all()
 
 
-def test_resume_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    """Two epochs in one go and with a stop in between end with the same weights, raw and averaged."""
+def interrupt_after(hook: Callable[..., None]) -> Callable[..., None]:
+    def interrupted(*args: Any) -> None:
+        hook(*args)
+        raise KeyboardInterrupt
+
+    return interrupted
+
+
+def test_resume_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the step and the raw weights of the checkpoint, to the last step that was asked for."""
     args = config_args("quickstart", tmp_path)
-    args += ["--trainer.check_val_every_n_epoch=1", "--trainer.val_check_interval=1.0", "--data.init_args.train_size=6"]
-
-    def fit(name: str, *more: str) -> dict[str, dict[str, torch.Tensor]]:
-        main(["fit", *args, f"--trainer.logger.init_args.name={name}", *more])
-        checkpoint = torch.load(next((tmp_path / "runs" / name).rglob("last.ckpt")), weights_only=True)
-        return {key: checkpoint[key] for key in ("state_dict", "current_model_state")}
-
-    whole = fit("whole", "--trainer.max_steps=6")
-    fit("half", "--trainer.max_steps=6", "--trainer.max_epochs=1")
+    args += ["--trainer.max_steps=6", "--trainer.val_check_interval=3", "--data.init_args.train_size=6"]
+    hook = Checkpoint.on_validation_end
+    monkeypatch.setattr(Checkpoint, "on_validation_end", interrupt_after(hook))
+    with pytest.raises(SystemExit):
+        main(["fit", *args, "--trainer.logger.init_args.name=half"])
+    monkeypatch.setattr(Checkpoint, "on_validation_end", hook)
     half = next((tmp_path / "runs/half").rglob("last.ckpt"))
-    rest = fit("rest", "--trainer.max_steps=6", f"--ckpt_path={half}")
-    for key, states in whole.items():
-        for name, value in states.items():
-            torch.testing.assert_close(rest[key][name], value, msg=f"{key} {name}")
+    started: list[tuple[int, torch.Tensor]] = []
+    monkeypatch.setattr(
+        PatronusModule,
+        "on_train_start",
+        lambda module: started.append((module.trainer.global_step, module.prototypes.vectors.detach().clone())),
+    )
+    main(["fit", *args, "--trainer.logger.init_args.name=rest", f"--ckpt_path={half}"])
+    checkpoint = torch.load(half, weights_only=True)
+    assert [step for step, _ in started] == [3]
+    assert torch.equal(started[0][1], checkpoint["current_model_state"]["prototypes.vectors"])
+    rest = torch.load(next((tmp_path / "runs/rest").rglob("last.ckpt")), weights_only=True)
+    assert rest["global_step"] == 6
 
 
 def test_paper_overlay_sets_every_choice_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,8 +131,8 @@ def test_ema_is_last_whatever_is_appended(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(
         Trainer, "fit", lambda trainer, *_, **__: seen.append([type(c).__name__ for c in trainer.callbacks])
     )
-    main(["fit", *config_args("quickstart", tmp_path), "--trainer.callbacks+=lightning.pytorch.callbacks.Timer"])
-    assert "Timer" in seen[0]
+    main(["fit", *config_args("quickstart", tmp_path), "--trainer.callbacks+=patronus_pl.callbacks.Pictures"])
+    assert "Pictures" in seen[0]
     assert seen[0][-1] == "EMA"
 
 
@@ -127,13 +143,12 @@ def test_predict_edits_with_the_overlay(run: Path, tmp_path: Path) -> None:
     main(["predict", *args, f"--ckpt_path={run / 'checkpoints/last.ckpt'}", "--return_predictions=false"])
     with (tmp_path / "out" / "edits.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert {row["id"] for row in rows if row["edit"] != "interpolation"} >= {f"test-{i:06d}" for i in range(4)}
+    assert {row["id"] for row in rows} == {*(f"test-{i:06d}" for i in range(4)), "test-000000_to_test-000001"}
     pictures = list((tmp_path / "out").rglob("test-*.png"))
-    assert len(pictures) >= 4 * 5
+    assert len(pictures) == 4 * 6 + 9
     model = PatronusModule.load_from_checkpoint(run / "checkpoints/last.ckpt")
     row = next(row for row in rows if row["edit"] == "p0.range=1" and row["prototype"] == "0")
-    (picture,) = [path for path in pictures if row["id"] in path.name and "p0.range=1." in path.name]
-    pixels = torch.from_numpy(np.asarray(Image.open(picture)).copy()).movedim(-1, 0)[None]
+    pixels = torch.tensor(np.asarray(Image.open(tmp_path / "out" / row["file"]))).movedim(-1, 0)[None]
     assert model.encode(normalise(pixels))[0, 0].item() == pytest.approx(float(row["realised"]), abs=1e-3)
 
 

@@ -20,7 +20,7 @@ from patronus_pl.modules.patronus import Sampler
 from patronus_pl.types import Activations, Image, ImageBytes
 
 COLUMNS = (
-    *("file", "image", "edit", "prototype", "edited"),
+    *("file", "id", "edit", "prototype", "edited"),
     *("original", "unedited", "requested", "realised", "change", "round_trip_psnr"),
 )
 

@@ -22,6 +22,7 @@ class Checkpoint(ModelCheckpoint):
             filename="best",
             monitor=None if minutes else monitor,
             save_last=True,
+            save_on_train_epoch_end=False,  # a resumed run ends its first epoch before anything is validated
             enable_version_counter=False,
             train_time_interval=timedelta(minutes=minutes) if minutes else None,
         )

@@ -33,16 +33,14 @@ class Edit:
             `absolute`: the activation itself; `quantile`: of its activations on the validation split; `factor`: times
             what the image has; `remove`: the low end of its range, without a value.
         value: where to; a list makes one picture for each.
-
-    Raises:
-        InvalidOptionError: no value, one for `remove`, or a quantile outside [0, 1].
     """
 
     prototype: int | str
     to: Literal["range", "absolute", "quantile", "factor", "remove"] = "range"
     value: float | list[float] | None = None
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise InvalidOptionError if there is no value, one for `remove`, or a quantile outside [0, 1]."""
         if (self.value is None) != (self.to == "remove") or not self.values:
             wanted = "takes no value" if self.to == "remove" else "takes one or more numbers"
             raise InvalidOptionError(f"edit of prototype {self.prototype!r}: value is {self.value}; {self.to} {wanted}")
@@ -73,16 +71,14 @@ class Interpolation:
         start: an image's id, or its row in the test split.
         end: another's.
         pictures: how many, both ends included.
-
-    Raises:
-        InvalidOptionError: fewer than two pictures.
     """
 
     start: int | str
     end: int | str
     pictures: int = 9
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise InvalidOptionError if there are fewer than two pictures."""
         if self.pictures < 2:
             raise InvalidOptionError(f"an interpolation has {self.pictures} picture(s); it takes at least 2")
 
@@ -114,8 +110,8 @@ class Edits(pl.Callback):
         rows: images in a grid.
         out: folder to write to; None is `edits` in the folder of the run. Files of the same names are replaced.
 
-    Raises:
-        InvalidOptionError: nothing to do; or, when predicting starts, no such prototype, attribute or image.
+    Raises, when predicting starts:
+        InvalidOptionError: nothing to do, an impossible option, or no such prototype, attribute or image.
         OutputError: the folder cannot be written.
     """
 
@@ -132,17 +128,24 @@ class Edits(pl.Callback):
         rows: int = 16,
         out: str | None = None,
     ) -> None:
-        if not edits and not interpolations:
-            raise InvalidOptionError("Edits has nothing to do; give it edits or interpolations")
-        numbers = {"images": images, "steps": steps, "batch_size": batch_size, "reference": reference, "rows": rows}
-        for name, number in numbers.items():
-            if number is not None and number < 1:
-                raise InvalidOptionError(f"Edits.{name} is {number}; it must be at least 1")
         self.edits, self.together, self.interpolations = edits or [], together, interpolations or []
         self.images, self.steps, self.sampler, self.batch_size = images, steps, sampler, batch_size
         self.reference, self.rows, self.out = reference, rows, out
 
     # ------------------------------------------------------------------------------------------------- what is asked
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse impossible options. The constructor does not: jsonargparse would bury the message under its own."""
+        if not self.edits and not self.interpolations:
+            raise InvalidOptionError("Edits has nothing to do; give it edits or interpolations")
+        for name in ("images", "steps", "batch_size", "reference", "rows"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise InvalidOptionError(f"Edits.{name} is {number}; it must be at least 1")
+        for edit in self.edits:
+            edit.check()
+        for pair in self.interpolations:
+            pair.check()
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find out what to do, before anything is drawn."""

@@ -54,8 +54,8 @@ class Pictures(pl.Callback):
         edited: how many of them are edited for gallery and emergence.
         steps: of inversion and samplers.
 
-    Raises:
-        InvalidOptionError: an option that is not positive.
+    Raises, when training starts:
+        InvalidOptionError: a number that is not positive.
     """
 
     def __init__(
@@ -70,16 +70,18 @@ class Pictures(pl.Callback):
         edited: int = 2,
         steps: int = 10,
     ) -> None:
-        numbers = {"every": every, "share": share, "prototypes": prototypes, "images": images, "edited": edited}
-        for name, number in {**numbers, "steps": steps}.items():
-            if number <= 0:
-                raise InvalidOptionError(f"Pictures.{name} is {number}; it must be greater than 0")
         drawn = {"gallery": gallery, "emergence": emergence, "reconstructions": reconstructions}
         self.kinds = [kind for kind, wanted in drawn.items() if wanted]
         self.every, self.share = every, share
         self.prototypes, self.images, self.edited, self.steps = prototypes, images, edited, steps
         self._start = self._wait_until = math.nan
         self._validations, self._spent, self._warned = 0, 0.0, False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse impossible options. The constructor does not: jsonargparse would bury the message under its own."""
+        for name in ("every", "share", "prototypes", "images", "edited", "steps"):
+            if getattr(self, name) <= 0:
+                raise InvalidOptionError(f"Pictures.{name} is {getattr(self, name)}; it must be greater than 0")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock; a trial run of one batch draws nothing."""

@@ -1,6 +1,7 @@
 """`Activations`: the file that `patronus encode` wrote, as data for the prior over prototype activations."""
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class ActivationTable(Dataset[dict[str, Any]]):
         """One row: `activations` (m,), `attributes` (a,), `id`."""
         return {key: values[0] for key, values in self.__getitems__([index]).items()}
 
-    def __getitems__(self, indices: list[int]) -> dict[str, Any]:
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
         """A batch in one gather."""
         rows = np.asarray(indices)
         return {

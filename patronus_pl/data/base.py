@@ -1,6 +1,6 @@
 """`ImageDataModule`: what every data set of the package looks like from outside."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from patronus_pl.data.bias import BiasedSubset
 from patronus_pl.errors import DatasetNotFoundError, InvalidOptionError
@@ -82,6 +82,30 @@ class ImageTable(Dataset[dict[str, Any]]):
         """The given rows, in the given order; the images stay where they are."""
         stored = rows if self._rows is None else self._rows[rows]
         return ImageTable(self._stored, self.attributes[rows], [self.ids[i] for i in rows], stored)
+
+
+class Shuffle(Sampler[int]):
+    """Another order every epoch, a function of seed and epoch alone: a resumed run sees the images it would have seen.
+
+    Lightning calls `set_epoch`, and puts its own sampler of the same kind in place where several devices train.
+
+    Args:
+        count: how many rows there are.
+        seed: of the order.
+    """
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed, self.epoch = count, seed, 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(np.random.default_rng((self.seed, self.epoch)).permutation(self.count).tolist())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch comes next."""
+        self.epoch = epoch
 
 
 def _already_a_batch(batch: Any) -> Any:
@@ -210,7 +234,7 @@ class ImageDataModule(pl.LightningDataModule):
         return DataLoader(
             table,
             batch_size=self.batch_size,
-            shuffle=shuffle,
+            sampler=Shuffle(len(table), self.seed) if shuffle else None,
             drop_last=shuffle and len(table) > self.batch_size,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,

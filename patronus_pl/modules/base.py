@@ -112,8 +112,14 @@ class DiffusionModule(pl.LightningModule):
 
     # ---------------------------------------------------------------------------------------------------- the recipe
 
+    def draw(self, batch: Tensor, step: int) -> "StepDraw":
+        """Random numbers for a batch, the same for every run of this seed."""
+        if self._trainer is None:
+            return StepDraw(batch, self.seed, step)
+        return StepDraw(batch, self.seed, step, self.trainer.world_size, self.trainer.global_rank)
+
     def draw_index(self, batch_idx: int) -> int:
-        """Which `StepDraw` a batch gets: while training that of the step, otherwise the same after every epoch."""
+        """The `step` of `draw`: while training that of the optimiser, otherwise the same after every epoch."""
         if not self.training:
             return FIRST_VALIDATION_STEP + batch_idx
         # Batches whose gradients are summed into one optimiser step have numbers of their own each.
@@ -172,14 +178,15 @@ class StepDraw:
         batch: this rank's, of which the number of rows and the device count.
         seed: of the run.
         step: of all draws of the run, which one.
-        trainer: that knows the ranks; None for a single one.
+        ranks: how many devices train.
+        rank: which of them this is.
     """
 
-    def __init__(self, batch: Tensor, seed: int, step: int, trainer: pl.Trainer | None = None) -> None:
-        self.ranks, self.rank = (trainer.world_size, trainer.global_rank) if trainer is not None else (1, 0)
-        self.total, self.device = len(batch) * self.ranks, batch.device
+    def __init__(self, batch: Tensor, seed: int, step: int, ranks: int = 1, rank: int = 0) -> None:
+        self.ranks, self.rank = ranks, rank
+        self.total, self.device = len(batch) * ranks, batch.device
         # Hashed into one number, since torch's CPU generator keeps only the lower 32 bits of a seed.
-        (number,) = np.random.SeedSequence((seed, step)).generate_state(1).tolist()
+        (number,) = np.random.SeedSequence(seed, spawn_key=(step,)).generate_state(1).tolist()
         self.generator = torch.Generator(batch.device).manual_seed(number)
 
     def normal(self, shape: Sequence[int]) -> Float[Tensor, "b ..."]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from patronus_pl.denoiser import VectorNet
 from patronus_pl.diffusion import NoiseSchedule, NoiseSource, samplers
 from patronus_pl.errors import CheckpointError, InvalidOptionError
-from patronus_pl.modules.base import DiffusionModule, Sampler, StepDraw
+from patronus_pl.modules.base import DiffusionModule, Sampler
 from patronus_pl.modules.checkpoint import configuration
 from patronus_pl.types import Activations
 
@@ -141,6 +141,6 @@ class LatentPrior(DiffusionModule):
 
     def _losses(self, batch: dict[str, Any], batch_idx: int) -> Float[Tensor, " b"]:
         z: Activations = (batch["activations"] - self.mean) / self.std
-        draw = StepDraw(z, self.seed, self.draw_index(batch_idx), self._trainer)
+        draw = self.draw(z, self.draw_index(batch_idx))
         noise = draw.normal(z.shape[1:])
         return self.denoising_loss(self.network, z, noise, draw.timesteps(self.schedule.timesteps, self.timestep_power))

