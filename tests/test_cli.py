@@ -97,7 +97,7 @@ def test_resume_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: py
     started: list[tuple[int, torch.Tensor]] = []
     monkeypatch.setattr(
         PatronusModule,
-        "on_train_start",
+        "on_train_epoch_start",
         lambda module: started.append((module.trainer.global_step, module.prototypes.vectors.detach().clone())),
     )
     main(["fit", *args, "--trainer.logger.init_args.name=rest", f"--ckpt_path={half}"])

@@ -78,8 +78,8 @@ class Effort:
 
     edited: int = 8
     levels: int = 5
-    timed: int = 8
-    measured: int = 32
+    timed: int = 6
+    measured: int = 24
     patches: int = 12
     steps: int = 20
     sampler: Sampler = "dpm++"

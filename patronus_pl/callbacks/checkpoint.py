@@ -30,6 +30,19 @@ class Checkpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """A resumed run writes to a folder of its own, and its best is the best since."""
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save `best` if it is, and `last` in any case: Lightning writes it only together with a new best."""
+        super().on_validation_end(trainer, pl_module)
+        self._save_if_new(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the steps since the last validation."""
+        self._save_if_new(trainer)
+
+    def _save_if_new(self, trainer: pl.Trainer) -> None:
+        if not self._should_skip_saving_checkpoint(trainer):
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save `last` if the user interrupted a run that has taken at least one step."""
         if isinstance(exception, KeyboardInterrupt) and trainer.global_step > 0 and self._writes(trainer):

@@ -249,12 +249,12 @@ class PatronusModule(DiffusionModule):
         """Before the very first step: prototypes from real patches, statistics from real activations."""
         if self.trainer.global_step == 0 and batch_idx == 0:
             with torch.no_grad():
-                features = self.encoder(batch["image"])
+                features = self._all_ranks(self.encoder(batch["image"]))
                 if self.init == "patches":
                     self.prototypes.initialise_from(features, torch.Generator().manual_seed(self.seed))
-                    # Each rank has other images: all take rank 0's.
+                    # Devices may round differently, and near-ties may fall either way: all take rank 0's.
                     self.prototypes.vectors.copy_(self.trainer.strategy.broadcast(self.prototypes.vectors.data))
-                self._update_statistics(self._all_ranks(self.prototypes(features)), momentum=1.0)
+                self._update_statistics(self.prototypes(features), momentum=1.0)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """One step of the joint objective."""
@@ -341,11 +341,11 @@ class PatronusModule(DiffusionModule):
         grown = self.trainer.global_step / self.condition_noise_warmup if self.condition_noise_warmup else 1.0
         return self.condition_noise * min(1.0, grown)
 
-    def _all_ranks(self, s: Activations) -> Float[Tensor, "all m"]:
-        """The activations of every rank's batch, with gradients: statistics are those of the global batch."""
+    def _all_ranks(self, rows: Float[Tensor, "b *rest"]) -> Float[Tensor, "all *rest"]:
+        """The rows of every rank's batch, in the order of a single device, with gradients."""
         if self.trainer.world_size == 1:
-            return s
-        return cast(Tensor, self.all_gather(s, sync_grads=True)).flatten(0, 1)
+            return rows
+        return cast(Tensor, self.all_gather(rows, sync_grads=True)).transpose(0, 1).flatten(0, 1)
 
     def _add_to_quartiles(self, per_image: Float[Tensor, " b"], t: Timesteps) -> None:
         quartile = t * QUARTILES // self.schedule.timesteps

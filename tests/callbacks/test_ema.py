@@ -28,7 +28,7 @@ class Watch(pl.Callback):
         self.after: list[State] = []
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        self.raw[trainer.global_step] = state(pl_module)
+        self.raw.setdefault(trainer.global_step, state(pl_module))
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.before.append(state(pl_module))
@@ -87,18 +87,3 @@ def test_a_sanity_check_sees_the_weights_that_training_starts_from(tmp_path: Pat
     assert_equal(watch.validated[0], before)
     assert_equal(watch.after[0], before)
     assert_equal(watch.validated[1], averages(watch.raw, 0.999)[4])
-
-
-def test_a_checkpoint_holds_both_and_a_resumed_run_goes_on_with_both(tmp_path: Path, model: PatronusModule) -> None:
-    watch, rest = Watch(), Watch()
-    saved = pl.callbacks.ModelCheckpoint(tmp_path, "saved")
-    trainer(tmp_path, watch, EMA(), saved, enable_checkpointing=True).fit(model, faces(val=2))
-    checkpoint = torch.load(tmp_path / "saved.ckpt", weights_only=True)
-    assert_equal(checkpoint["state_dict"], averages(watch.raw, 0.999)[4])
-    assert_equal(checkpoint["current_model_state"], watch.raw[4])
-    other = fresh()
-    again = trainer(tmp_path, rest, EMA(), max_epochs=2)
-    again.fit(other, faces(val=2), ckpt_path=str(tmp_path / "saved.ckpt"), weights_only=True)
-    raw = watch.raw | rest.raw
-    assert sorted(raw) == list(range(1, 9))
-    assert_equal(state(other), averages(raw, 0.999)[8])

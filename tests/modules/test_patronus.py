@@ -209,9 +209,11 @@ def test_the_paper_feeds_activations_as_they_are(make_model: ModelFactory) -> No
 def test_statistics_are_those_of_all_ranks(tiny_model: PatronusModule, monkeypatch: pytest.MonkeyPatch) -> None:
     s = torch.rand(8, 3)
     tiny_model._trainer = trainer_of(world_size=2)
-    monkeypatch.setattr(tiny_model, "all_gather", lambda _, sync_grads: torch.stack([s[:4], s[4:]]))
-    mine = tiny_model._training_condition(s[:4], tiny_model._all_ranks(s[:4]))
-    torch.testing.assert_close(mine, (s[:4] - s.mean(0)) / s.std(0, correction=0), atol=1e-5, rtol=1e-5)
+    monkeypatch.setattr(tiny_model, "all_gather", lambda _, sync_grads: torch.stack([s[::2], s[1::2]]))
+    everyone = tiny_model._all_ranks(s[::2])
+    assert torch.equal(everyone, s)
+    mine = tiny_model._training_condition(s[::2], everyone)
+    torch.testing.assert_close(mine, (s[::2] - s.mean(0)) / s.std(0, correction=0), atol=1e-5, rtol=1e-5)
 
 
 def test_a_batch_of_one_has_no_spread(tiny_model: PatronusModule) -> None:
