@@ -115,7 +115,7 @@ def test_loss_is_one_at_the_start_and_falls(data: Activations, trained: LatentPr
     # The constant activation has no data, only noise: v² = ᾱ ε².
     alpha_bar = float(fresh.schedule.alpha_bar.mean())
     assert float(start["loss"].mean()) == pytest.approx((2 + alpha_bar) / 3, abs=0.05)
-    assert float(end["loss"].mean()) < 0.6 * float(start["loss"].mean())
+    assert float(end["loss"].mean()) < 0.75 * float(start["loss"].mean())
 
 
 def test_a_resumed_run_keeps_the_statistics_it_began_with(data: Activations, tmp_path: Path) -> None:
