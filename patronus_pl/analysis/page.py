@@ -1,6 +1,7 @@
 """The report's pictures and its one HTML file: raw pixels as data URIs that the browser magnifies, charts as SVG."""
 
 import base64
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,11 +44,13 @@ class Picture:
         pixels: RGBA.
         scale: screen pixels a pixel.
         boxes: (left, top, width, height) in percent of the picture.
+        exact: each pixel is a number, and none may be left out.
     """
 
     pixels: Pixels
     scale: int
     boxes: tuple[tuple[float, float, float, float], ...] = ()
+    exact: bool = False
 
     @classmethod
     def of(
@@ -91,11 +94,13 @@ def embed(pictures: dict[str, Picture], limit: int = LIMIT) -> dict[str, dict[st
 
     Lossless if that fits; otherwise WebP of falling quality, then fewer pixels.
     """
-    for step, quality in enumerate((*QUALITIES, *[QUALITIES[-1]] * 4)):
-        every = 2 ** max(0, step - len(QUALITIES) + 1)
-        data = {name: figures.encode(picture.pixels[::every, ::every], quality) for name, picture in pictures.items()}
-        if sum(map(len, data.values())) <= limit:
+    thinner = [(QUALITIES[-1], every) for every in (2, 4, 8, 16)]
+    for quality, every in [*((quality, 1) for quality in QUALITIES), *thinner]:
+        data = _encoded(pictures, quality, every, limit)
+        if len(data) == len(pictures):
             break
+    else:
+        data = _encoded(pictures, quality, every, sys.maxsize)  # thousands of prototypes: a large page beats none
     kind = "png" if quality is None else "webp"
     return {
         name: {
@@ -106,6 +111,19 @@ def embed(pictures: dict[str, Picture], limit: int = LIMIT) -> dict[str, dict[st
         }
         for name, picture in pictures.items()
     }
+
+
+def _encoded(pictures: dict[str, Picture], quality: int | None, every: int, limit: int) -> dict[str, bytes]:
+    """Pictures until the limit is passed: what will not fit need not be finished."""
+    data: dict[str, bytes] = {}
+    for name, picture in pictures.items():
+        step = 1 if picture.exact else every
+        encoded = figures.encode(picture.pixels[::step, ::step], quality)
+        limit -= len(encoded)
+        if limit < 0:
+            break
+        data[name] = encoded
+    return data
 
 
 @torch.inference_mode()
@@ -127,7 +145,7 @@ def _pictures(model: PatronusModule, findings: Findings, subject: Subject) -> di
         pictures[f"where-{j}"] = Picture.of(_looks(real, places[:, j])[strong + weak], 64, found)
         pictures[f"top-{j}"], pictures[f"crops-{j}"] = _top(model, findings, subject, j)
     leakage = figures.shades(findings.faithfulness.leakage, 1.0)
-    return {**pictures, "leakage": Picture(leakage, max(4, 320 // len(leakage)))}
+    return {**pictures, "leakage": Picture(leakage, max(4, 320 // len(leakage)), exact=True)}
 
 
 def _edits(findings: Findings) -> Float[Tensor, "m n v c h w"]:

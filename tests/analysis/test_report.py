@@ -204,6 +204,14 @@ def test_pictures_fit_their_limit_and_keep_their_size_on_the_screen(limit: int, 
     assert (shown["height"], shown["width"]) == (96, 4 * 97 - 1)
 
 
+def test_numbers_in_pixels_are_never_left_out_and_what_cannot_fit_is_shown_all_the_same() -> None:
+    cells = np.random.default_rng(0).integers(0, 256, (40, 40, 4), dtype=np.uint8)
+    pictures = {"noise": page.Picture(cells, 1), "matrix": page.Picture(cells, 1, exact=True)}
+    shown = page.embed(pictures, limit=10)
+    sizes = {name: Image.open(io.BytesIO(base64.b64decode(p["uri"].split(",")[1]))).size for name, p in shown.items()}
+    assert sizes == {"noise": (3, 3), "matrix": (40, 40)}
+
+
 def test_large_images_are_shrunk_and_their_boxes_with_them() -> None:
     images = torch.zeros(1, 2, 1, 200, 100)
     picture = page.Picture.of(images, 96, [[None, (50, 25, 150, 75)]])

@@ -360,6 +360,34 @@ def test_batches_of_one_step_have_noise_of_their_own(
     assert len(steps) == len(set(steps)) == 8
 
 
+class Shared(Faces):
+    """The same batches on any number of devices, each of which takes every other row."""
+
+    def train_dataloader(self) -> Any:
+        trainer: Any = self.trainer
+        rows = self.rows[trainer.global_rank :: trainer.world_size]
+        return torch.utils.data.DataLoader(rows, batch_size=8 // trainer.world_size)
+
+
+@pytest.mark.slow
+def test_two_devices_train_the_model_of_one(make_model: ModelFactory) -> None:
+    penalties = {"decorrelation": 0.5, "independence": 0.5, "condition_noise": 0.1}
+    models = []
+    for devices in (1, 2):
+        model = make_model(lr=1e-3, warmup_steps=1, denoiser={"dropout": 0.0}, **penalties).train()
+        strategy = "ddp_spawn" if devices > 1 else "auto"
+        trainer = make_trainer(devices=devices, strategy=strategy, use_distributed_sampler=False, limit_val_batches=0)
+        trainer.fit(model, Shared())
+        models.append(model)
+    torch.testing.assert_close(models[1].activation_mean, models[0].activation_mean, atol=1e-4, rtol=1e-4)
+    x = images()
+    with torch.inference_mode():
+        s = [model.encode(x) for model in models]
+        noise = [model.denoise(x, torch.tensor([0, 10, 500, 999]), s[0]) for model in models]
+    torch.testing.assert_close(s[1], s[0], atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(noise[1], noise[0], atol=1e-2, rtol=1e-2)
+
+
 def test_a_loss_that_is_no_number_stops_before_the_weights(tiny_model: PatronusModule) -> None:
     with pytest.raises(TrainingDivergedError, match=r"the loss is nan at step 0; .* Lower model.lr .* --ckpt_path"):
         make_trainer().fit(tiny_model.train(), Faces(value=math.nan))
