@@ -15,7 +15,6 @@ TREES: dict[str, Callable[[Path], object]] = {
     "my_images": trees.make_image_folder,
 }
 SMALL = [
-    "--model.init_args.denoiser.init_args.base=8",
     "--data.init_args.batch_size=2",
     "--trainer.accelerator=cpu",
     "--trainer.enable_progress_bar=false",
@@ -26,6 +25,11 @@ def config_args(name: str, folder: Path) -> list[str]:
     """Options that shrink a config, and a tree of its data set below `folder`, where the run goes too."""
     args = ["--config", str(CONFIGS / f"{name}.yaml"), *SMALL]
     args += [f"--trainer.logger.init_args.save_dir={folder / 'runs'}"]
+    if name.endswith("_prior"):
+        trees.make_activations(folder / "activations.npz", prototypes=3)
+        args += [f"--data.init_args.file={folder / 'activations.npz'}"]
+        return [*args, "--model.init_args.network.init_args.size=3", "--model.init_args.network.init_args.width=8"]
+    args += ["--model.init_args.denoiser.init_args.base=8"]
     if name in TREES:
         root = folder / "data"
         TREES[name](root)

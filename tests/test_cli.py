@@ -18,6 +18,7 @@ from patronus_pl.callbacks import Checkpoint
 from patronus_pl.cli import COMMANDS, ENGINES, main
 from patronus_pl.data.base import normalise
 from patronus_pl.modules import PatronusModule
+from tests.data import trees
 from tests.runs import CONFIGS, config_args
 
 OVERLAYS = ("paper", "edits")
@@ -170,6 +171,36 @@ def test_encode_then_sample(run: Path, tmp_path: Path) -> None:
         main(["sample", str(run), f"--from={file}", f"--n={n}", "--steps=2", f"--out={tmp_path / str(n)}"])
     first, again = (np.asarray(Image.open(tmp_path / n / "00001.png")).astype(int) for n in ("2", "3"))
     assert abs(first - again).max() <= 1  # the same image at any n; another batch size may round differently
+
+
+def fitted_prior(folder: Path, size: int) -> Path:
+    """The run of a prior of two steps over `size` activations."""
+    args = config_args("planted_faces_prior", folder)
+    trees.make_activations(folder / "activations.npz", prototypes=size)
+    main(["fit", *args, f"--model.init_args.network.init_args.size={size}", "--trainer.max_steps=2"])
+    return folder / "runs" / "planted_faces_prior"
+
+
+def test_sample_from_a_prior(run: Path, tmp_path: Path) -> None:
+    prior, out = fitted_prior(tmp_path, 16), tmp_path / "samples"
+    main(["sample", str(run), f"--prior={prior}", "--n=3", "--steps=2", f"--out={out}"])
+    assert sorted(path.name for path in out.iterdir()) == ["00000.png", "00001.png", "00002.png", "grid.png"]
+
+
+def test_sample_needs_activations_that_fit(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prior = fitted_prior(tmp_path, 3)
+    for source, words in (
+        ([], "give one of the two"),
+        ([f"--prior={prior}", "--from=activations.npz"], "give one of the two"),
+        ([f"--prior={prior}"], "gives 3 activations an image, but the checkpoint has 16 prototypes"),
+        ([f"--from={tmp_path / 'activations.npz'}"], "gives 3 activations an image, but the checkpoint has 16"),
+        ([f"--prior={run}"], "not of LatentPrior"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["sample", str(run), *source, f"--out={tmp_path / 'samples'}"])
+        assert stop.value.code == 2
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "samples").exists()
 
 
 def test_import_reference(tmp_path: Path) -> None:

@@ -42,11 +42,10 @@ def faces(train: int = 8, val: int = 4, batch_size: int = 2) -> PlantedFaces:
 
 
 def fresh(**arguments: Any) -> PatronusModule:
-    """A model of faces before its first step, always the same, that learns fast."""
+    """A model of faces before its first step, always the same, that learns fast and without chance."""
     torch.manual_seed(0)
-    return instantiate_module(
-        PatronusModule, tiny_configuration(**{"channels": 3, "lr": 0.01, "warmup_steps": 0, **arguments})
-    )
+    defaults = {"channels": 3, "lr": 0.01, "warmup_steps": 0, "denoiser": {"dropout": 0.0}}
+    return instantiate_module(PatronusModule, tiny_configuration(**{**defaults, **arguments}))
 
 
 def trainer(folder: Path, *callbacks: pl.Callback, **options: Any) -> pl.Trainer:

@@ -52,6 +52,25 @@ def fit(tmp_path: Path) -> Any:
     return run
 
 
+def weights(checkpoint: Path) -> dict[str, State]:
+    saved = torch.load(checkpoint, weights_only=True)
+    return {key: saved[key] for key in ("state_dict", "current_model_state")}
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path: Path, fit: Any) -> None:
+    whole = weights(fit("whole") / "last.ckpt")
+    with pytest.raises(SystemExit):
+        fit("half", Stop(3, KeyboardInterrupt()))
+    half = tmp_path / "half" / "checkpoints" / "last.ckpt"
+    assert torch.load(half, weights_only=True)["global_step"] == 3
+    first = "denoiser.first.weight"
+    assert not torch.allclose(weights(half)["state_dict"][first], whole["state_dict"][first], rtol=1e-3)
+    rest = weights(fit("rest", ckpt=half) / "last.ckpt")
+    for key, state in whole.items():
+        for name, value in state.items():
+            torch.testing.assert_close(rest[key][name], value, msg=lambda text, name=name: f"{name}: {text}")
+
+
 def test_an_interruption_in_the_middle_of_an_epoch_is_saved(tmp_path: Path, fit: Any) -> None:
     with pytest.raises(SystemExit):
         fit("half", Stop(2, KeyboardInterrupt()), data=faces(train=8))

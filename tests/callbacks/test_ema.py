@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from patronus_pl.callbacks import EMA
+from patronus_pl.callbacks import EMA, Checkpoint
 from patronus_pl.modules import PatronusModule
 from tests.callbacks.runs import faces, fresh, trainer
 
@@ -87,3 +87,19 @@ def test_a_sanity_check_sees_the_weights_that_training_starts_from(tmp_path: Pat
     assert_equal(watch.validated[0], before)
     assert_equal(watch.after[0], before)
     assert_equal(watch.validated[1], averages(watch.raw, 0.999)[4])
+
+
+def test_a_checkpoint_holds_both_and_a_resumed_run_goes_on_with_both(tmp_path: Path, model: PatronusModule) -> None:
+    watch, rest = Watch(), Watch()
+    options: dict[str, Any] = {"enable_checkpointing": True}
+    trainer(tmp_path / "first", watch, EMA(), Checkpoint(), **options).fit(model, faces(val=2))
+    path = tmp_path / "first" / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    assert_equal(checkpoint["state_dict"], averages(watch.raw, 0.999)[4])
+    assert_equal(checkpoint["current_model_state"], watch.raw[4])
+    other = fresh()
+    again = trainer(tmp_path / "second", rest, EMA(), Checkpoint(), max_epochs=2, **options)
+    again.fit(other, faces(val=2), ckpt_path=str(path), weights_only=True)
+    raw = watch.raw | rest.raw
+    assert sorted(raw) == list(range(1, 9))
+    assert_equal(state(other), averages(raw, 0.999)[8])
