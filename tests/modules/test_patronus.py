@@ -295,6 +295,7 @@ def test_loss_by_noise_level(make_model: ModelFactory) -> None:
     expected = (alpha_bar + (1 - alpha_bar) * images(16).square().mean().item()).mean(1)
     found = [trainer.callback_metrics[f"train/loss_quartile_{i}"].item() for i in range(1, 5)]
     np.testing.assert_allclose(found, expected, rtol=0.15)  # four batches of one image each in every quarter
+    assert not model._quartiles.any()  # the next epoch starts anew
 
 
 def test_test_and_predict(tiny_model: PatronusModule) -> None:
