@@ -2,7 +2,8 @@
 
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,6 @@ def _run_engine(argv: list[str]) -> None:
 def _run_command(argv: list[str]) -> None:
     from jsonargparse import ArgumentParser, auto_cli
 
-    from patronus_pl import commands
-
     class CommandParser(ArgumentParser):
         """A parameter `from_` is the option `--from`: its name without underscore would be a keyword of Python."""
 
@@ -130,14 +129,10 @@ def _run_command(argv: list[str]) -> None:
                 args, kwargs = (f"--{name}",), kwargs | {"dest": f"{name}_", "metavar": name.upper()}
             return super().add_argument(*args, **kwargs)
 
-    functions: dict[str, Callable[..., None]] = {
-        "encode": commands.encode,
-        "sample": commands.sample,
-        "explain": commands.explain,
-        "import-reference": commands.import_reference,
-    }
+    name = argv[0].replace("-", "_")
+    function = getattr(import_module(f"patronus_pl.commands.{name}"), name)
     args = _data_section(argv[1:])
-    auto_cli(functions[argv[0]], args=args, prog=f"patronus {argv[0]}", parser_class=CommandParser)
+    auto_cli(function, args=args, prog=f"patronus {argv[0]}", parser_class=CommandParser)
 
 
 def _data_section(argv: list[str]) -> list[str]:

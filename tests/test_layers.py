@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "modules": MODULES | SHARED,
     "analysis": ANALYSIS | SHARED,
     "callbacks": UPPER | {"callbacks"} | SHARED,
-    "commands": UPPER | {"hardware"} | SHARED,
+    "commands": UPPER | {"commands", "callbacks", "hardware"} | SHARED,
     "cli": UPPER | {"callbacks", "commands", "hardware", "__init__"} | SHARED,
     "__main__": {"cli"},
     "__init__": set(),

@@ -1,0 +1,44 @@
+"""`patronus explain`: the page that shows what a model learned."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from lightning.pytorch import seed_everything
+
+from patronus_pl.analysis.findings import Effort
+from patronus_pl.analysis.report import explain as write_report
+from patronus_pl.commands.files import data_of, find_checkpoint, run_folder, subject_of
+from patronus_pl.data import ImageDataModule
+from patronus_pl.hardware import device_of
+from patronus_pl.modules import PatronusModule
+
+
+def explain(
+    ckpt: str,
+    out: str | None = None,
+    data: ImageDataModule | None = None,
+    split: str = "test",
+    n: int = 2000,
+    effort: Effort = Effort(),  # noqa: B008  (frozen; jsonargparse shows its fields as options)
+    seed: int = 0,
+    device: str = "auto",
+) -> None:
+    """Write report.html, one page that shows what the model learned, its pictures as PNG files, and report.json.
+
+    Args:
+        ckpt: a checkpoint, or the folder of a run.
+        out: folder for the report; by default that of the run.
+        data: images; by default those the checkpoint was trained on.
+        split: train, val or test.
+        n: how many images of the split to look at.
+        effort: how much to measure.
+        seed: of everything random.
+        device: auto, cpu or cuda[:i].
+    """
+    seed_everything(seed, verbose=False)
+    checkpoint = find_checkpoint(ckpt)
+    model = PatronusModule.load_from_checkpoint(str(checkpoint)).to(device_of(device))
+    images = data_of(checkpoint, data)
+    folder = Path(out) if out else run_folder(checkpoint)
+    write_report(model, subject_of(images, split, n), str(folder), str(checkpoint), replace(effort, seed=seed))
+    print(f"report -> {folder / 'report.html'}")

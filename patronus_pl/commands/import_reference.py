@@ -1,0 +1,20 @@
+"""`patronus import-reference`: a checkpoint of the paper's authors becomes ours."""
+
+from pathlib import Path
+
+from patronus_pl.commands.files import writable_folder
+from patronus_pl.modules.checkpoint import save_module
+from patronus_pl.modules.reference import load_reference
+
+
+def import_reference(directory: str, out: str = "model.ckpt") -> None:
+    """Turn a checkpoint of the paper's authors (ckpt.tar with config.txt or config.pickle) into ours.
+
+    Args:
+        directory: folder that holds the files.
+        out: checkpoint to write.
+    """
+    model = load_reference(directory)
+    writable_folder(Path(out).parent)
+    save_module(model, out)
+    print(f"{model.prototypes.count} prototypes, images {model.image_shape} -> {out}")
