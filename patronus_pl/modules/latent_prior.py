@@ -71,7 +71,7 @@ class LatentPrior(DiffusionModule):
         self.register_buffer("low", torch.zeros(network.size))
         self.register_buffer("high", torch.ones(network.size))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def sample(self, n: int, seed: int, steps: int = 50, sampler: Sampler = "ddim") -> Float[Tensor, "n m"]:
         """Draw activations, each within the range that it has over the training set.
 

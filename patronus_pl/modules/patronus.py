@@ -18,9 +18,9 @@ from patronus_pl.prototypes import (
     PrototypeLayer,
     decorrelation_loss,
     distinctness_loss,
-    independence_loss,
+    kurtosis_loss,
 )
-from patronus_pl.types import Activations, Box, Image, SimilarityMap, Timesteps
+from patronus_pl.types import Activations, Box, Features, Image, SimilarityMap, Timesteps
 
 QUARTILES = 4
 
@@ -29,7 +29,7 @@ class PatronusModule(DiffusionModule):
     """A diffusion model that is conditioned on prototype activations and nothing else.
 
     Training minimises, over encoder, prototypes and denoiser together,
-        E ‖target - net(x_t, t, s(x_0))‖² + λ_c · decorrelation(s) + λ_i · independence(s) + λ_d · distinctness(p),
+        E ‖target - net(x_t, t, s(x_0))‖² + λ_c · decorrelation(s) + λ_k · kurtosis(s) + λ_d · distinctness(p),
     with target = v = √ᾱ ε - √(1-ᾱ) x_0 or ε, and x_t = √ᾱ_t x_0 + √(1-ᾱ_t) ε (Weng et al. 2026; Salimans & Ho 2022).
     Images are float in [-1, 1], activations s are (b, m) as the prototype layer reports them; the denoiser sees them
     standardised, (s - mean) / std, with the statistics stored in the checkpoint.
@@ -43,17 +43,17 @@ class PatronusModule(DiffusionModule):
         prediction: what the denoiser predicts. `v` makes the condition pay from the first step; `epsilon` is the
             paper's and weighs errors of x_0 next to nothing at the noise levels where s is all the model has.
         skip_width: w of `NoiseSchedule.skip` in units of x_0, for `prediction: v`: the network paints x_0 and v follows
-            from it; None lets the network give v (or ε) itself, as the paper's does.
+            from it. As wide as the error it is left with, a few hundredths for cartoons: a wider one leaves noise in
+            the picture, a narrower one loses the way back to x_T. None: the network gives v (or ε), as the paper's.
+        weight_cap: for `prediction: v`, whose loss weighs an error of x_0 by SNR + 1: the largest weight, so that steps
+            with little noise, which need no s, do not outweigh the others (after Hang et al. 2023); None caps nothing.
         standardise: feed the denoiser standardised activations; False feeds them raw, as the paper does.
         init: `patches` starts the prototypes from features of real patches; `random` leaves them where they are.
         decorrelation: λ_c, weight of the penalty that makes prototypes movable one at a time.
-        independence: λ_i, weight of the penalty that gives each prototype a concept of its own.
+        kurtosis: λ_k, weight of the penalty that gives each prototype a concept of its own, there or not.
+        kurtosis_warmup: optimiser steps over which λ_k grows from 0: first learn what there is, then take it apart.
         distinctness: λ_d, weight of the paper's optional penalty on near-duplicate prototypes.
         distinctness_margin: δ of that penalty.
-        condition_noise: standard deviation of Gaussian noise on the standardised activations while training; it makes
-            a prototype use its whole range, and the denoiser smooth in s. Training starts without it and reaches it
-            linearly after `condition_noise_warmup` steps.
-        condition_noise_warmup: optimiser steps over which the noise grows.
         timestep_power: t = ⌊T u^(1/power)⌋ with u uniform; 1 is uniform, above 1 favours noisy steps, where s pays.
         lr: learning rate of AdamW after warm-up.
         weight_decay: of AdamW.
@@ -80,14 +80,14 @@ class PatronusModule(DiffusionModule):
         schedule: NoiseSchedule,
         prediction: Prediction = "v",
         skip_width: float | None = 0.2,
+        weight_cap: float | None = 5.0,
         standardise: bool = True,
         init: Literal["patches", "random"] = "patches",
         decorrelation: float = 0.02,
-        independence: float = 0.05,
+        kurtosis: float = 0.02,
+        kurtosis_warmup: int = 2500,
         distinctness: float = 0.0,
         distinctness_margin: float = 0.2,
-        condition_noise: float = 0.0,
-        condition_noise_warmup: int = 0,
         timestep_power: float = 1.0,
         lr: float = 6e-4,
         weight_decay: float = 0.01,
@@ -99,12 +99,14 @@ class PatronusModule(DiffusionModule):
         self.image_shape = (image_shape[0], image_shape[1], image_shape[2])
         self.encoder, self.prototypes, self.denoiser, self.schedule = encoder, prototypes, denoiser, schedule
         self.prediction, self.standardise, self.init = prediction, standardise, init
-        self.decorrelation, self.independence = decorrelation, independence
+        self.decorrelation = decorrelation
+        self.kurtosis, self.kurtosis_warmup = kurtosis, kurtosis_warmup
         self.distinctness, self.distinctness_margin = distinctness, distinctness_margin
-        self.condition_noise, self.condition_noise_warmup = condition_noise, condition_noise_warmup
-        self.timestep_power, self.skip_width, self.seed = timestep_power, skip_width, seed
+        self.timestep_power, self.seed = timestep_power, seed
+        self.skip_width, self.weight_cap = skip_width, weight_cap
         self.lr, self.weight_decay, self.warmup_steps, self.final_lr = lr, weight_decay, warmup_steps, final_lr
         self._check_parts()
+        self.to(memory_format=torch.channels_last)  # how convolutions are fastest; checkpoints do not care
         self.save_hyperparameters(configuration(self), logger=False)
         m = prototypes.count
         self.register_buffer("activation_mean", torch.zeros(m))
@@ -125,11 +127,13 @@ class PatronusModule(DiffusionModule):
         for left, a, right, b in fits:
             if a != b:
                 raise InvalidOptionError(f"{left} is {a} but {right} is {b}; make them equal")
-        for name in ("decorrelation", "independence", "distinctness", "condition_noise", "seed"):
+        for name in ("decorrelation", "kurtosis", "kurtosis_warmup", "distinctness", "seed"):
             if getattr(self, name) < 0:
                 raise InvalidOptionError(f"model.{name} is {getattr(self, name)}; it must not be negative")
-        if self.skip_width is not None and self.skip_width <= 0:
-            raise InvalidOptionError(f"model.skip_width is {self.skip_width}; it must be positive, or null for none")
+        for name in ("skip_width", "weight_cap"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise InvalidOptionError(f"model.{name} is {value}; it must be positive, or null for none")
         if self.timestep_power <= 0 or self.lr <= 0:
             raise InvalidOptionError(
                 f"model.timestep_power is {self.timestep_power} and model.lr {self.lr}; both must be positive"
@@ -142,6 +146,13 @@ class PatronusModule(DiffusionModule):
         """Width of a patch in pixels."""
         return self.encoder.receptive_field.size
 
+    def _features(self, x: Image) -> Features:
+        """In float32 under any precision: bfloat16 would move the best patch where two are nearly as good."""
+        self._require_channels(x)
+        with torch.autocast(x.device.type, enabled=False):
+            features: Tensor = self.encoder(x.float())
+            return features
+
     def _require_channels(self, x: Tensor) -> None:
         if x.shape[1] != self.image_shape[0]:
             raise CheckpointError(
@@ -152,14 +163,12 @@ class PatronusModule(DiffusionModule):
 
     def encode(self, x: Image) -> Activations:
         """S of images, (b, m)."""
-        self._require_channels(x)
-        s: Tensor = self.prototypes(self.encoder(x))
-        return s.float()
+        s: Tensor = self.prototypes(self._features(x))
+        return s
 
     def similarity_map(self, x: Image) -> SimilarityMap:
         """Similarity of every patch to every prototype, (b, m, rows, cols); with hard pooling s is its maximum."""
-        self._require_channels(x)
-        return self.prototypes.similarity_map(self.encoder(x))
+        return self.prototypes.similarity_map(self._features(x))
 
     def patch_box(self, row: int, col: int) -> Box:
         """Pixels that patch (row, col) sees: (top, left, bottom, right), clipped, bottom and right exclusive."""
@@ -189,7 +198,7 @@ class PatronusModule(DiffusionModule):
         """Predicted noise in x_t; t is int64 in 0..T-1."""
         return self.denoiser_for(s)(x_t, t)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # unlike inference mode, its results may be used in computations with gradients
     def invert(self, x: Image, s: Activations, steps: int = 50, **options: Any) -> Image:
         """x_T from which DDIM under s leads back to x; `steps=T` is the paper's loop.
 
@@ -197,7 +206,7 @@ class PatronusModule(DiffusionModule):
         """
         return samplers.last(samplers.ddim_invert(self.denoiser_for(s), x, self.schedule, steps, **options))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decode(
         self,
         x_T: Image,
@@ -259,22 +268,20 @@ class PatronusModule(DiffusionModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """One step of the joint objective."""
         x_0 = batch["image"]
-        t, noise, condition_noise = self._draw(x_0, self.draw_index(batch_idx))
+        t, noise = self._draw(x_0, self.draw_index(batch_idx))
         s = self.prototypes(self.encoder(x_0))
         everyone = self._all_ranks(s)
-        condition = self._training_condition(s, everyone)
-        condition = condition + self._noise_level() * condition_noise
-        per_image = self._denoising_loss(x_0, t, noise, condition)
+        per_image = self._denoising_loss(x_0, t, noise, self._training_condition(s, everyone))
         denoising = per_image.mean()
         loss = denoising
         if self.decorrelation:
             penalty = decorrelation_loss(everyone)
             loss = loss + self.decorrelation * penalty
             self.log("train/decorrelation", penalty.detach())
-        if self.independence:
-            penalty = independence_loss(everyone)
-            loss = loss + self.independence * penalty
-            self.log("train/independence", penalty.detach())
+        if self.kurtosis:
+            penalty = kurtosis_loss(everyone)
+            loss = loss + self._kurtosis_weight() * penalty
+            self.log("train/kurtosis", penalty.detach())
         if self.distinctness:
             penalty = distinctness_loss(self.prototypes.vectors, self.distinctness_margin)
             loss = loss + self.distinctness * penalty
@@ -297,7 +304,7 @@ class PatronusModule(DiffusionModule):
 
     def _evaluate(self, batch: dict[str, Any], batch_idx: int, stage: str) -> None:
         x_0 = batch["image"]
-        t, noise, _ = self._draw(x_0, self.draw_index(batch_idx))
+        t, noise = self._draw(x_0, self.draw_index(batch_idx))
         s = self.encode(x_0)
         own = self._denoising_loss(x_0, t, noise, self.standardised(s)).mean()
         other = self._denoising_loss(x_0, t, noise, self.standardised(s.roll(1, 0))).mean()
@@ -312,17 +319,20 @@ class PatronusModule(DiffusionModule):
     def on_train_epoch_end(self) -> None:
         """Log the loss by noise level: 1 is the least noisy quarter of the steps."""
         losses, images = self.trainer.strategy.reduce(self._quartiles, reduce_op="sum")
-        for i, mean in enumerate(losses / images, start=1):
-            self.log(f"train/loss_quartile_{i}", mean)
+        for i, mean in enumerate(losses / images, start=1):  # the same on all ranks: to average it changes nothing
+            self.log(f"train/loss_quartile_{i}", mean, sync_dist=True)
         self._quartiles.zero_()
 
-    def _draw(self, x_0: Image, step: int) -> tuple[Timesteps, Image, Activations]:
+    def _draw(self, x_0: Image, step: int) -> tuple[Timesteps, Image]:
         draw = self.draw(x_0, step)
-        noise, condition_noise = draw.normal(x_0.shape[1:]), draw.normal((self.prototypes.count,))
-        return draw.timesteps(self.schedule.timesteps, self.timestep_power), noise.to(x_0.dtype), condition_noise
+        noise = draw.normal(x_0.shape[1:]).to(x_0.dtype)
+        return draw.timesteps(self.schedule.timesteps, self.timestep_power), noise
 
     def _denoising_loss(self, x_0: Image, t: Timesteps, noise: Image, condition: Activations) -> Float[Tensor, " b"]:
-        return self.denoising_loss(self._network(condition), x_0, noise, t)
+        loss = self.denoising_loss(self._network(condition), x_0, noise, t)
+        if self.prediction == "epsilon" or self.weight_cap is None:
+            return loss
+        return loss * (self.weight_cap / (self.schedule.snr(t) + 1)).clamp_max(1)
 
     def _training_condition(self, s: Activations, everyone: Float[Tensor, "all m"]) -> Activations:
         if not self.standardise:
@@ -337,9 +347,9 @@ class PatronusModule(DiffusionModule):
             self.activation_mean.lerp_(s.mean(0), momentum)
             self.activation_std.lerp_(s.std(0, correction=0).clamp_min(1e-4), momentum)
 
-    def _noise_level(self) -> float:
-        grown = self.trainer.global_step / self.condition_noise_warmup if self.condition_noise_warmup else 1.0
-        return self.condition_noise * min(1.0, grown)
+    def _kurtosis_weight(self) -> float:
+        """λ_k at this step."""
+        return self.kurtosis * min(1.0, (self.trainer.global_step + 1) / max(1, self.kurtosis_warmup))
 
     def _all_ranks(self, rows: Float[Tensor, "b *rest"]) -> Float[Tensor, "all *rest"]:
         """The rows of every rank's batch, in the order of a single device, with gradients."""

@@ -2,7 +2,7 @@
 
 from patronus_pl.prototypes.encoder import PatchEncoder
 from patronus_pl.prototypes.layer import PrototypeLayer
-from patronus_pl.prototypes.losses import correlation, decorrelation_loss, distinctness_loss, independence_loss
+from patronus_pl.prototypes.losses import correlation, decorrelation_loss, distinctness_loss, kurtosis_loss
 from patronus_pl.prototypes.receptive_field import ReceptiveField
 
 __all__ = [
@@ -12,5 +12,5 @@ __all__ = [
     "correlation",
     "decorrelation_loss",
     "distinctness_loss",
-    "independence_loss",
+    "kurtosis_loss",
 ]
