@@ -23,6 +23,10 @@ checks = {
     )
     >= 0.9,
     "some edits show: the median slope is positive": report["overview"]["faithfulness"]["slope"] > 0,
+    "the untrained null stands beside it": report["overview"]["untrained"]["slope"] is not None,
+    "when: what shows and what decides are timed": report["overview"]["emergence"]["compared"] >= 1,
+    "every prototype was turned up in the picture": all(entry["what"] for entry in report["prototypes"]),
+    "pointing has its base rate": 0 < report["overview"]["pointing_base_rate"] < 1,
     "there are pictures": len(pictures) >= 3,
     "the page is at most 5 MB": len(page.encode()) <= 5_000_000,
     "the page asks nothing of the network": not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", page),

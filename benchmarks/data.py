@@ -6,14 +6,13 @@ Writes JPEGs of CelebA's size (178×218) to a temporary folder, caches them at 6
 - cache, mapped: shuffled batches of 64 from the memory-mapped cache, normalised to [-1, 1] as the device does;
 - cache, in memory: the same from memory;
 
-each the best of several epochs, and the process's memory after each epoch of the mapped cache.
+each the median of five epochs, and the process's memory after each of ten epochs over the mapped cache.
 
-    python benchmarks/data.py --out data.json
+python benchmarks/data.py [--images 20000] [--quick]
 """
 
-import argparse
-import json
 import shutil
+import statistics
 import tempfile
 import time
 from collections.abc import Iterable
@@ -22,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from report import RUNS, options, report
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -92,42 +92,27 @@ def epochs(data: ImageFolder, count: int) -> tuple[list[float], list[dict[str, f
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=20000, help="how many JPEGs; CelebA has 202,599")
-    parser.add_argument("--workers", type=int, default=0, help="loader processes of the decoding baseline")
-    parser.add_argument("--epochs", type=int, default=10, help="over the mapped cache, for its memory")
-    parser.add_argument("--out", type=Path, default=Path("data.json"))
-    options = parser.parse_args()
+    chosen = options(
+        __doc__, "data", images=20000, workers=0, epochs=10
+    )  # CelebA has 202,599; workers are the baseline's
+    images, decoded, count = (600, 100, 5) if chosen.quick else (chosen.images, 2000, chosen.epochs)
     with tempfile.TemporaryDirectory() as folder:
-        write_photographs(Path(folder), options.images)
+        write_photographs(Path(folder), images)
         start = time.perf_counter()
         mapped = data_module(Path(folder), in_memory_mb=0)
         mapped.setup("fit")
-        build = options.images / (time.perf_counter() - start)
-        some = sorted(Path(folder).glob("*.jpg"))[:2000]
-        files = DataLoader(Files(some), BATCH, shuffle=True, num_workers=options.workers)
-        decoding = max(images_per_second(files, len(some)) for _ in range(3))
-        speeds, memory = epochs(mapped, options.epochs)
-        in_memory = data_module(Path(folder), in_memory_mb=100_000)
-        from_memory = max(epochs(in_memory, 3)[0])
-    result = {
-        "images": options.images,
-        "building_the_cache_images_per_second": build,
-        "decoding_images_per_second": decoding,
-        "mapped_images_per_second": max(speeds),
-        "in_memory_images_per_second": from_memory,
-        "mapped_over_decoding": max(speeds) / decoding,
-        "growth_mb_second_half": memory[-1]["RssAnon"] - memory[len(memory) // 2]["RssAnon"],
-        "memory_mb_each_epoch": memory,
-    }
-    options.out.write_text(json.dumps(result, indent=2))
-    print(f"{'':24}{'images/s':>12}{'× decoding':>12}")
-    for name in ("building_the_cache", "decoding", "mapped", "in_memory"):
-        speed = result[f"{name}_images_per_second"]
-        print(f"{name.replace('_', ' '):24}{speed:12,.0f}{speed / decoding:12.1f}")
-    print("memory, MB (anonymous / all), each epoch:")
-    print("  ".join(f"{epoch['RssAnon']:.0f}/{epoch['VmRSS']:.0f}" for epoch in memory))
-    print(f"growth over the second half of the epochs: {result['growth_mb_second_half']:.1f} MB")
+        build = images / (time.perf_counter() - start)
+        some = sorted(Path(folder).glob("*.jpg"))[:decoded]
+        files = DataLoader(Files(some), BATCH, shuffle=True, num_workers=chosen.workers)
+        decoding = [images_per_second(files, len(some)) for _ in range(RUNS)]
+        speeds, memory = epochs(mapped, count)
+        from_memory, _ = epochs(data_module(Path(folder), in_memory_mb=100_000), RUNS)
+    plain = statistics.median(decoding)
+    speed = {"building the cache": build, "decoding": plain, "mapped": statistics.median(speeds)}
+    speed["in memory"] = statistics.median(from_memory)
+    rows = [{"way": way, "images_per_second": value, "times_decoding": value / plain} for way, value in speed.items()]
+    growth = memory[-1]["RssAnon"] - memory[len(memory) // 2]["RssAnon"]
+    report(rows, chosen, growth_mb_second_half=growth, memory_mb_each_epoch=memory, goal="mapped 50 times decoding")
 
 
 if __name__ == "__main__":

@@ -2,18 +2,15 @@
 
 python benchmarks/latent_quality.py                       10,000 x 100 latents x 40 attributes x 5 folds
 python benchmarks/latent_quality.py --loop-attributes 4   the loop on 4 attributes only, its time scaled up
+
+Ours is the median of five runs; the loop, which takes minutes, runs once.
 """
 
-import argparse
-import json
-import platform
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
-import sklearn
-import torch
+from report import median_seconds, options, report
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import KFold
@@ -61,42 +58,26 @@ def timed(function, *arguments):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--n", type=int, default=10_000)
-    parser.add_argument("--latents", type=int, default=100)
-    parser.add_argument("--attributes", type=int, default=40)
-    parser.add_argument("--loop-attributes", type=int, help="run the loop on this many; default all")
-    parser.add_argument("--out", type=Path, default=Path("latent_quality.json"))
-    options = parser.parse_args()
+    chosen = options(__doc__, "latent_quality", n=10_000, latents=100, attributes=40, loop_attributes=0)
+    n, m, a = (500, 8, 4) if chosen.quick else (chosen.n, chosen.latents, chosen.attributes)
     warnings.simplefilter("ignore")
-
-    x, y = planted(options.n, options.latents, options.attributes, seed=0)
-    some = np.linspace(0, y.shape[1] - 1, options.loop_attributes or y.shape[1]).astype(int)
-    scale = y.shape[1] / len(some)
-    probe, probe_time = timed(linear_probe, x, y)
-    tad, tad_time = timed(lambda: total_auroc_difference(x, y, folds=5))
-    _, dci_time = timed(dci, x, y)
+    x, y = planted(n, m, a, seed=0)
+    some = np.linspace(0, a - 1, chosen.loop_attributes or a).astype(int)
+    scale = a / len(some)
+    probe, tad = linear_probe(x, y), total_auroc_difference(x, y, folds=5)
     probe_loop, probe_loop_time = timed(probe_by_loop, x, y[:, some])
     table_loop, table_loop_time = timed(table_by_loop, x, y[:, some])
-
-    rows = [
-        ("linear probe", probe_time, probe_loop_time * scale, np.abs(probe.per_attribute[some] - probe_loop).max()),
-        ("TAD", tad_time, table_loop_time * scale, np.abs(tad.auroc[some] - table_loop).max()),
-    ]
-    print(f"{options.n} images, {options.latents} latents, {options.attributes} attributes, 5 folds")
-    print(f"{'':14}{'here':>9}{'loop':>10}{'faster':>9}{'largest difference in AUROC':>30}")
-    for name, ours, loop, difference in rows:
-        print(f"{name:14}{ours:8.2f}s{loop:9.1f}s{loop / ours:8.0f}x{difference:30.1e}")
-    print(f"{'DCI, no folds':14}{dci_time:8.2f}s")
-    if scale > 1:
-        print(f"the loop ran on {len(some)} attributes; its times are scaled by {scale:g}")
-    record = {
-        "n": options.n, "latents": options.latents, "attributes": options.attributes, "folds": 5,
-        "loop_attributes": len(some), "threads": torch.get_num_threads(), "machine": platform.processor(),
-        "numpy": np.__version__, "scikit-learn": sklearn.__version__, "dci_seconds": dci_time,
-        "rows": [dict(zip(("name", "seconds", "loop_seconds", "difference"), row, strict=True)) for row in rows],
-    }  # fmt: skip
-    options.out.write_text(json.dumps(record, indent=2, default=float) + "\n")
+    rows = []
+    for name, ours, loop, difference in (
+        ("linear probe", lambda: linear_probe(x, y), probe_loop_time, probe.per_attribute[some] - probe_loop),
+        ("TAD", lambda: total_auroc_difference(x, y, folds=5), table_loop_time, tad.auroc[some] - table_loop),
+    ):
+        seconds = median_seconds(ours, warm_up=0)
+        rows.append({"what": name, "seconds": seconds, "loop_seconds": loop * scale, "ratio": loop * scale / seconds})
+        rows[-1]["largest_difference"] = float(np.abs(difference).max())
+    both = sum(row["loop_seconds"] for row in rows) / sum(row["seconds"] for row in rows)
+    rows.append({"what": "DCI, no folds", "seconds": median_seconds(lambda: dci(x, y), 1, 0)})
+    report(rows, chosen, loop_attributes=len(some), ratio_of_both=both, goal=50.0)
 
 
 if __name__ == "__main__":

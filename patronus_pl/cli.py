@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ COMMANDS = {
     "encode": "write the activations of a data set to a file",
     "sample": "draw images from a prior, or from activations of real images",
     "explain": "one page that shows what the model learned",
+    "audit": "which attributes the model ties together, and whether the data do",
+    "audit-experiment": "audits of models trained on planted ties of growing strength",
+    "compare": "evaluations side by side",
     "import-reference": "turn a checkpoint of the paper's authors into ours",
 }
 
@@ -97,6 +100,11 @@ def _run_engine(argv: list[str]) -> None:
 
         def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
             parser.set_defaults({"trainer.precision": best_precision()})
+            if argv[0] == "test":
+                from patronus_pl.callbacks.evaluation import Evaluation
+
+                # Beside `model`, not in it: there the checkpoint would win over the command line.
+                parser.add_lightning_class_args(Evaluation, "evaluation")
 
         def instantiate_trainer(self, **kwargs: Any) -> Trainer:
             trainer = super().instantiate_trainer(**kwargs)
@@ -131,8 +139,18 @@ def _run_command(argv: list[str]) -> None:
 
     name = argv[0].replace("-", "_")
     function = getattr(import_module(f"patronus_pl.commands.{name}"), name)
-    args = _data_section(argv[1:])
+    args = _one_list(function, _data_section(argv[1:]))
     auto_cli(function, args=args, prog=f"patronus {argv[0]}", parser_class=CommandParser)
+
+
+def _one_list(function: Callable[..., Any], argv: list[str]) -> list[str]:
+    """`compare A B C`: where the first parameter is a list of names, jsonargparse wants them in one argument."""
+    import json
+    from inspect import signature
+
+    count = next((k for k, arg in enumerate(argv) if arg.startswith("-")), len(argv))
+    first = next(iter(signature(function).parameters.values()))
+    return [json.dumps(argv[:count]), *argv[count:]] if count and first.annotation == list[str] else argv
 
 
 def _data_section(argv: list[str]) -> list[str]:

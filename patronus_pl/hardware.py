@@ -12,11 +12,19 @@ def best_precision() -> Literal["bf16-mixed", "32-true"]:
 
     GPUs from Ampere on have it; CPUs with AMX tiles or AVX512-BF16. Elsewhere bfloat16 is emulated and slower.
     """
-    if torch.cuda.is_available():
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = _cpu_has("_is_amx_tile_supported") or _cpu_has("_is_avx512_bf16_supported")
-    return "bf16-mixed" if fast else "32-true"
+    return "bf16-mixed" if _has_bfloat16("cuda" if torch.cuda.is_available() else "cpu") else "32-true"
+
+
+def autocast(device: torch.device, precision: Literal["auto", "32", "bf16"]) -> torch.autocast:
+    """Computing in that precision; `auto` is bf16 where the device has it in hardware."""
+    bfloat16 = _has_bfloat16(device.type) if precision == "auto" else precision == "bf16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
+
+
+def _has_bfloat16(device_type: str) -> bool:
+    if device_type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return _cpu_has("_is_amx_tile_supported") or _cpu_has("_is_avx512_bf16_supported")
 
 
 def _cpu_has(question: str) -> bool:

@@ -21,7 +21,7 @@ from patronus_pl.modules import PatronusModule
 from tests.data import trees
 from tests.runs import CONFIGS, config_args
 
-OVERLAYS = ("paper", "edits")
+OVERLAYS = ("paper", "edits", "8_gpus", "nodes")
 
 
 @pytest.fixture(autouse=True)
@@ -117,14 +117,35 @@ def test_paper_overlay_sets_every_choice_back(tmp_path: Path, capsys: pytest.Cap
     config = yaml.safe_load(capsys.readouterr().out)
     model = config["model"]["init_args"]
     assert (model["prediction"], model["standardise"], model["init"]) == ("epsilon", False, "random")
-    assert (model["independence"], model["skip_width"], model["timestep_power"]) == (0.0, None, 1.0)
-    assert (model["decorrelation"], model["condition_noise"], model["lr"]) == (0.0, 0.0, 1e-5)
+    assert (model["kurtosis"], model["skip_width"], model["timestep_power"]) == (0.0, None, 1.0)
+    assert (model["decorrelation"], model["weight_cap"], model["lr"]) == (0.0, None, 1e-5)
     assert model["encoder"]["init_args"]["init"] == "normal"
     assert model["encoder"]["init_args"]["channels"] == [1, 32, 64, 64, 128]
     assert model["prototypes"]["init_args"]["similarity"] == "euclidean"
     assert model["prototypes"]["init_args"]["temperature"] is None
     assert model["prototypes"]["init_args"]["count"] == 30
     assert not any("EMA" in callback["class_path"] for callback in config["trainer"]["callbacks"])
+
+
+MANY = [part for name in ("8_gpus", "nodes") for part in ("--config", str(CONFIGS / f"{name}.yaml"))]
+
+
+def test_overlays_for_many_devices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for overlays, nodes in ((MANY[:2], 1), (MANY, 4)):
+        with pytest.raises(SystemExit):
+            main(["fit", *config_args("celeba", tmp_path / str(nodes)), *overlays, "--print_config"])
+        config = yaml.safe_load(capsys.readouterr().out)["trainer"]
+        assert (config["accelerator"], config["devices"], config["num_nodes"]) == ("gpu", 8, nodes)
+        assert (config["strategy"], config["precision"]) == ("ddp", "bf16-mixed")
+        names = [callback["class_path"].rpartition(".")[2] for callback in config["callbacks"]]
+        assert names[0] == "PrototypeStatistics"
+        assert names[-2:] == ["EMA", "Compile"]
+
+
+def test_overlays_for_many_devices_run_on_one(tmp_path: Path) -> None:
+    one = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"]
+    one += ["--trainer.enable_model_summary=false"]
+    main(["fit", *config_args("quickstart", tmp_path), *MANY, *one, "--trainer.fast_dev_run=true"])
 
 
 def test_ema_is_last_whatever_is_appended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +175,14 @@ def test_predict_edits_with_the_overlay(run: Path, tmp_path: Path) -> None:
 
 
 def test_explain_writes_the_report_into_the_run(run: Path) -> None:
-    little = ["--effort.edited=2", "--effort.timed=2", "--effort.measured=2", "--effort.levels=2", "--effort.steps=2"]
+    little = [
+        "--effort.edited=2",
+        "--effort.timed=2",
+        "--effort.instants=2",
+        "--effort.measured=2",
+        "--effort.levels=2",
+        "--effort.steps=2",
+    ]
     main(["explain", str(run), "--n=4", "--effort.patches=2", *little])
     report = json.loads((run / "report.json").read_text())
     assert len(report["prototypes"]) == 16
@@ -171,6 +199,9 @@ def test_encode_then_sample(run: Path, tmp_path: Path) -> None:
         main(["sample", str(run), f"--from={file}", f"--n={n}", "--steps=2", f"--out={tmp_path / str(n)}"])
     first, again = (np.asarray(Image.open(tmp_path / n / "00001.png")).astype(int) for n in ("2", "3"))
     assert abs(first - again).max() <= 1  # the same image at any n; another batch size may round differently
+    grid = np.asarray(Image.open(tmp_path / "3" / "grid.png"))
+    assert grid.shape == (2 * 34 + 2, 2 * 34 + 2, 3)
+    assert np.array_equal(grid[2:34, 36:68], again)
 
 
 def fitted_prior(folder: Path, size: int) -> Path:

@@ -20,13 +20,16 @@ from patronus_pl.analysis.faithfulness import (
     UseRatio,
     faithfulness,
     reconstruct,
-    untrained,
     use_ratio,
 )
+from patronus_pl.analysis.patches import TopPatches, top_patches
 from patronus_pl.analysis.prior import Gap, gap_meter
+from patronus_pl.analysis.ranges import measure_ranges
+from patronus_pl.analysis.survival import Commitment, Survival, commitment, survival
+from patronus_pl.analysis.untrained import untrained
 from patronus_pl.analysis.what import What, what
-from patronus_pl.analysis.when import Commitment, Emergence, Survival, commitment, emergence, survival
-from patronus_pl.analysis.where import Location, TopPatches, locate, pixel_map, point_at_parts, top_patches
+from patronus_pl.analysis.when import Emergence, Order, emergence, order
+from patronus_pl.analysis.where import Location, locate, pixel_map, point_at_parts
 
 __all__ = [
     "AttributeReading",
@@ -39,6 +42,7 @@ __all__ = [
     "Faithfulness",
     "Gap",
     "Location",
+    "Order",
     "Reconstruction",
     "Survival",
     "TopPatches",
@@ -56,6 +60,8 @@ __all__ = [
     "gap_meter",
     "interpolate",
     "locate",
+    "measure_ranges",
+    "order",
     "pixel_map",
     "point_at_parts",
     "reconstruct",

@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from inspect import signature
-from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from scipy.stats import rankdata
-from torch import Tensor, nn
+from torch import Tensor
 
 from patronus_pl.analysis.edit import PSNR_FLOOR, chosen, encode, jobs, put_together, take_apart
 from patronus_pl.analysis.evaluation import evaluating
@@ -19,8 +17,6 @@ from patronus_pl.metrics import mse, psnr
 from patronus_pl.modules import PatronusModule
 from patronus_pl.modules.patronus import Sampler
 from patronus_pl.types import Image
-
-Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -177,40 +173,6 @@ def _rank_correlation(values: Float[Tensor, "*shape v"]) -> Float[Tensor, "*shap
     x, y = ranks - ranks.mean(-1, keepdim=True), order - order.mean()
     correlation: Tensor = (x @ y) / (x.norm(dim=-1) * y.norm()).clamp_min(1e-12)
     return correlation
-
-
-@torch.no_grad()
-def untrained(model: PatronusModule, images: Image, seed: int = 0, batch_size: int = 64) -> PatronusModule:
-    """A model of the same architecture before its first step: the null that `faithfulness` is to be compared with.
-
-    Fresh weights; prototypes from patches of the images, as training starts; statistics and ranges from the images.
-
-    Args:
-        model: whose architecture.
-        images: (n, c, h, w) in [-1, 1], n ≥ 2.
-        seed: of the weights.
-        batch_size: images at a time.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        null = _built_again(model).to(model.device).eval()
-    features = null.encoder(images[:batch_size].to(model.device))
-    null.prototypes.initialise_from(features, torch.Generator().manual_seed(seed))
-    s = encode(null, images, batch_size)
-    null.activation_low.copy_(s.quantile(0.02, 0))
-    null.activation_high.copy_(s.quantile(0.98, 0))
-    if model.standardise:
-        null.activation_mean.copy_(s.mean(0))
-        null.activation_std.copy_(s.std(0, correction=0).clamp_min(1e-4))
-    return null
-
-
-def _built_again(part: Module) -> Module:
-    """From the part's own arguments, which it keeps under their names."""
-    arguments = {name: getattr(part, name) for name in signature(type(part)).parameters}
-    return type(part)(
-        **{name: _built_again(value) if isinstance(value, nn.Module) else value for name, value in arguments.items()}
-    )
 
 
 # ---- is s used at all? -----------------------------------------------------------------------------------------------

@@ -14,9 +14,11 @@ from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image as PillowImage
 from torch import Tensor
 
+from patronus_pl.analysis.census import Census
 from patronus_pl.types import Box, Image
 
 Pixels = UInt8[np.ndarray, "height width 4"]
@@ -96,6 +98,20 @@ def crops(images: Image, tops: Sequence[int], lefts: Sequence[int], size: int, g
         canvas[y : y + inside.shape[0], x : x + inside.shape[1]] = np.concatenate(
             [inside, np.full((*inside.shape[:2], 1), 255, np.uint8)], axis=2
         )
+    return canvas
+
+
+def magnified(images: Image, tops: Sequence[int], lefts: Sequence[int], size: int, gap: int = 1) -> Pixels:
+    """A row of tiles of the images' size, each filled by a size × size window, magnified by whole pixels."""
+    h, w = images.shape[-2:]
+    scale = max(1, min(h, w) // size)
+    canvas = np.zeros((h, len(images) * (w + gap) - gap, 4), np.uint8)
+    y, x = (max(0, (side - size * scale) // 2) for side in (h, w))
+    for k in range(len(images)):
+        window = crops(images[k : k + 1], tops[k : k + 1], lefts[k : k + 1], size)
+        big = window.repeat(scale, 0).repeat(scale, 1)[:h, :w]
+        left = k * (w + gap) + x
+        canvas[y : y + big.shape[0], left : left + big.shape[1]] = big
     return canvas
 
 
@@ -238,6 +254,31 @@ def matrix(
         bar.ax.set_ylim(0.0 if not len(known) or float(numbers.nan_to_num(0).min()) >= 0 else -high, high)
         axes.set(xlabel=column_name, ylabel=row_name)
         return _png(figure)
+
+
+def census_picture(found: Census) -> bytes:
+    """How much each prototype varies, and which vary together; the dead, duplicate and global ones by name."""
+    dead, everywhere = (torch.nonzero(flags)[:, 0].tolist() for flags in (found.dead, found.is_global))
+    kinds = {"dead": dead, "duplicates": [f"{j}={k}" for j, k in found.duplicates], "global": everywhere}
+    named = "   ".join(f"{kind}: {', '.join(map(str, names)) or 'none'}" for kind, names in kinds.items())
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((7.6, 3.4), dpi=DPI, layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
+        colours = [QUIET if j in dead else SECOND if j in everywhere else ACCENT for j in range(len(found.std))]
+        left.bar(range(len(found.std)), found.std.numpy(), color=colours)
+        left.set(xlabel="prototype", ylabel="standard deviation of its activation")
+        both_ways = LinearSegmentedColormap.from_list("", [SECOND, "white", ACCENT])
+        picture = right.imshow(found.correlation.numpy(), both_ways, vmin=-1, vmax=1)
+        figure.colorbar(picture, fraction=0.05)
+        right.set(xlabel="prototype", ylabel="correlation with")
+        for axis in (left.xaxis, right.xaxis, right.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True))
+        figure.suptitle(_shortened(named), x=0.01, ha="left", fontsize=9, weight="bold")
+        return _png(figure)
+
+
+def _shortened(text: str, longest: int = 100) -> str:
+    return text if len(text) <= longest else f"{text[:longest]} …"
 
 
 def curves(

@@ -1,4 +1,4 @@
-"""Everything that the report tells of a model, measured in one pass over some images."""
+"""What a report rests on: which images, how much effort, and all that was found."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,25 +11,19 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from patronus_pl.analysis.census import AttributeReading, Census, Consistency, best_attribute, census, consistency
-from patronus_pl.analysis.edit import encode
-from patronus_pl.analysis.faithfulness import (
-    Faithfulness,
-    Reconstruction,
-    UseRatio,
-    faithfulness,
-    reconstruct,
-    use_ratio,
-)
-from patronus_pl.analysis.when import Emergence, emergence
-from patronus_pl.analysis.where import TopPatches, as_floats, point_at_parts, top_patches
-from patronus_pl.errors import InvalidOptionError
-from patronus_pl.metrics import PointingGame, linear_probe
-from patronus_pl.modules import PatronusModule
+from patronus_pl.analysis.census import AttributeReading, Census, Consistency
+from patronus_pl.analysis.faithfulness import Faithfulness, Reconstruction, UseRatio
+from patronus_pl.analysis.patches import TopPatches
+from patronus_pl.analysis.survival import Commitment
+from patronus_pl.analysis.what import What
+from patronus_pl.analysis.when import Emergence
+from patronus_pl.analysis.where import as_floats
+from patronus_pl.metrics import PointingGame
 from patronus_pl.modules.patronus import Sampler
 from patronus_pl.types import Activations, Image
 
 FOLDS = 5
+"""Of a linear probe."""
 
 
 @dataclass(frozen=True)
@@ -67,18 +61,22 @@ class Effort:
     Attributes:
         edited: images whose prototypes are moved, and shown.
         levels: values from the low to the high end of a prototype's range, at least 2.
-        timed: images on which emergence is timed.
+        candidates: images in which each prototype is turned up; those that show it best are kept.
+        timed: images on which emergence is timed: of the first ones, those in which prototypes have room to rise.
+        instants: timesteps at which emergence is looked at, and an edit is taken back; at least 2.
         measured: images that are reconstructed.
         patches: top patches a prototype, at least 2.
-        steps: of inversion and samplers.
+        steps: of inversion and samplers, but for emergence, where they are the instants.
         sampler: of reconstructions and edits.
         seed: of all noise and resampling.
         batch_size: images at a time.
     """
 
-    edited: int = 8
+    edited: int = 6
     levels: int = 5
-    timed: int = 6
+    candidates: int = 20
+    timed: int = 4
+    instants: int = 10
     measured: int = 24
     patches: int = 12
     steps: int = 20
@@ -88,18 +86,26 @@ class Effort:
 
     def evaluations(self, prototypes: int, images: int) -> int:
         """How often the denoiser will see an image."""
-        edited, timed, measured = (min(count, images) for count in (self.edited, self.timed, self.measured))
-        inversions = (edited + timed + measured) * (self.steps + 1)
-        sampled = edited * (prototypes * self.levels + 1) + timed * (prototypes + 1) + measured * (1 + RANDOM)
-        return inversions + sampled * self.steps + 2 * len(TIMES) * min(USED, images)
+        counts = self.edited, self.candidates, self.timed, self.measured
+        edited, candidates, timed, measured = (min(count, images) for count in counts)
+        inversions = (edited + candidates + measured) * (self.steps + 1) + 2 * timed * (self.instants + 1)
+        turned = candidates * (prototypes + 1) + prototypes * min(BEST, candidates)
+        moved = edited * (prototypes * self.levels + 1)
+        timing = timed * ((prototypes + 2) + prototypes * self.instants)
+        sampled = (turned + moved + measured * (1 + RANDOM)) * self.steps + timing * self.instants
+        return inversions + sampled + 2 * len(TIMES) * min(USED, images)
 
 
 RANDOM = 3
 """Random x_T a reconstruction."""
+BEST = 3
+"""Of the candidates: how many are kept a prototype."""
 TIMES = (200, 400, 600)
 """Of a thousand: where the use of s is measured."""
 USED = 128
 """Images on which it is measured."""
+READ = 0.75
+"""AUROC from which on a prototype may be named after an attribute, and after its part."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +123,13 @@ class Findings:
         use: is s used?
         reconstruction: with inverted and random noise.
         mean_image_error: mean squared error of the mean image: what knowing nothing of an image costs.
+        what: each prototype turned up, in the images where that shows best.
         faithfulness: of edits.
-        emergence: in time.
+        untrained: the same for a model of this architecture before its first step.
+        emergence: when the picture shows what was turned up.
+        commitment: when that is decided.
+        area: (m,) share of the image that the part covers whose attribute a prototype reads; NaN where no part is
+            known, or the prototype reads it worse than `READ`.
     """
 
     activations: Activations
@@ -131,8 +142,12 @@ class Findings:
     use: UseRatio
     reconstruction: Reconstruction
     mean_image_error: float
+    what: What
     faithfulness: Faithfulness
+    untrained: Faithfulness
     emergence: Emergence
+    commitment: Commitment
+    area: Float[Tensor, " m"]
 
     @property
     def legibility(self) -> Float[Tensor, " m"]:
@@ -152,49 +167,6 @@ class Findings:
         return first + [j for j in order if j not in first]
 
 
-def find(model: PatronusModule, subject: Subject, effort: Effort) -> Findings:
-    """Measure everything, with a progress bar.
-
-    Raises:
-        InvalidOptionError: too few images.
-    """
-    n = len(subject.images)
-    if n < 2:
-        raise InvalidOptionError(f"a report on {n} image(s) says nothing of variation; give at least 2")
-    bs, steps = effort.batch_size, effort.steps
-    with counting(model.denoiser, effort.evaluations(model.prototypes.count, n)) as say:
-        say("activations")
-        activations, error = _activations(model, subject, bs)
-        say("patches")
-        top = top_patches(model, _batches(subject, bs), effort.patches, seed=effort.seed)
-        reading = best_attribute(activations, torch.from_numpy(subject.attributes), subject.attribute_names)
-        times = [t * model.schedule.timesteps // 1000 for t in TIMES]
-        say("use of s")
-        use = use_ratio(model, subject.first(USED), times, effort.seed, bs)
-        say("reconstructions")
-        measured = subject.first(effort.measured)
-        reconstruction = reconstruct(model, measured, steps, RANDOM, effort.sampler, effort.seed, bs)
-        say("edits")
-        edited = subject.first(effort.edited)
-        moved = faithfulness(model, edited, None, effort.levels, steps, effort.sampler, bs, keep=effort.edited)
-        say("emergence")
-        timed = emergence(model, edited[: effort.timed], None, steps, bs)
-    return Findings(
-        activations=activations,
-        census=census(activations, model.prototypes.vectors.detach(), top.spread),
-        top=top,
-        consistency=consistency(top.features, top.random_features, effort.seed),
-        reading=reading,
-        probe=_probe(activations, subject, effort.seed),
-        pointing=_pointing(model, subject, reading, bs),
-        use=use,
-        reconstruction=reconstruction,
-        mean_image_error=error,
-        faithfulness=moved,
-        emergence=timed,
-    )
-
-
 @contextmanager
 def counting(denoiser: nn.Module, total: int) -> Iterator[Callable[[str], None]]:
     """A progress bar over images that pass the denoiser, where nearly all the time goes; yields what sets its label."""
@@ -208,38 +180,3 @@ def counting(denoiser: nn.Module, total: int) -> Iterator[Callable[[str], None]]
             yield bar.set_description
         finally:
             hook.remove()
-
-
-def _batches(subject: Subject, size: int) -> Iterator[dict[str, Any]]:
-    for start in range(0, len(subject.images), size):
-        rows = slice(start, start + size)
-        yield {"image": torch.from_numpy(np.ascontiguousarray(subject.images[rows])), "id": list(subject.ids[rows])}
-
-
-def _activations(model: PatronusModule, subject: Subject, batch_size: int) -> tuple[Activations, float]:
-    """Of all images, and the error of their mean: E x² - (E x)², a pixel each, averaged."""
-    rows, first, second = [], torch.zeros(()), torch.zeros(())
-    for batch in _batches(subject, batch_size):
-        x = as_floats(batch["image"])
-        rows.append(encode(model, x, batch_size))
-        first, second = first + x.double().sum(0), second + x.double().square().sum(0)
-    n = len(subject.images)
-    return torch.cat(rows), float((second / n - (first / n).square()).mean())
-
-
-def _probe(activations: Activations, subject: Subject, seed: int) -> Float[Tensor, " a"]:
-    y = subject.attributes
-    if len(y) < FOLDS or not ((y == 0).any(0) & (y == 1).any(0)).any():
-        return torch.full((y.shape[1],), torch.nan)
-    return torch.from_numpy(linear_probe(activations, y, FOLDS, seed).per_attribute).float()
-
-
-def _pointing(
-    model: PatronusModule, subject: Subject, reading: AttributeReading, batch_size: int
-) -> list[PointingGame]:
-    if subject.masks is None:
-        return []
-    k = len(subject.masks)
-    attributes, masks = torch.from_numpy(subject.attributes[:k]), torch.from_numpy(subject.masks)
-    best, signs = reading.prototype.tolist(), reading.prototype_sign.tolist()
-    return point_at_parts(model, subject.first(k), attributes, masks, best, signs, batch_size)

@@ -11,7 +11,15 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image as PillowImage
 from torch import Tensor
 
-from patronus_pl.analysis.edit import Change, encode, interpolate, put_together, set_activations, take_apart
+from patronus_pl.analysis.edit import (
+    PSNR_FLOOR,
+    Change,
+    encode,
+    interpolate,
+    put_together,
+    set_activations,
+    take_apart,
+)
 from patronus_pl.analysis.figures import image_grid
 from patronus_pl.analysis.where import as_bytes, as_floats
 from patronus_pl.metrics import psnr
@@ -21,7 +29,7 @@ from patronus_pl.types import Activations, Image, ImageBytes
 
 COLUMNS = (
     *("file", "id", "edit", "prototype", "edited"),
-    *("original", "unedited", "requested", "realised", "change", "round_trip_psnr"),
+    *("original", "unedited", "requested", "realised", "change", "round_trip_psnr", "flagged"),
 )
 
 
@@ -54,6 +62,11 @@ class Series(NamedTuple):
     """The image and its v pictures."""
 
     @property
+    def flagged(self) -> bool:
+        """Whether the first picture is so unlike the image that the edits start from another one."""
+        return self.round_trip_psnr < PSNR_FLOOR
+
+    @property
     def files(self) -> list[str]:
         """Names of the v files."""
         return [f"{safe(self.image)}_{safe(name)}.png" for name in self.names]
@@ -72,7 +85,7 @@ class Series(NamedTuple):
             for j, (edited, requested, realised) in enumerate(zip(*columns, strict=True)):
                 change = realised - unedited[j]
                 numbers = original[j], unedited[j], requested, realised, change, self.round_trip_psnr
-                yield file, self.image, name, j, int(edited), *(f"{number:.6g}" for number in numbers)
+                yield file, self.image, name, j, int(edited), *(f"{x:.6g}" for x in numbers), int(self.flagged)
 
 
 def safe(name: str) -> str:
@@ -174,8 +187,9 @@ def write_table(path: Path, everything: Sequence[Series]) -> None:
 
 
 def draw_grid(rows: Sequence[Series]) -> bytes:
-    """The pictures of series of one kind as one picture, as PNG."""
+    """The pictures of series of one kind as one picture, as PNG; images that did not come back well bear a flag."""
     labels = ["original", *rows[0].names]
     images = torch.stack([as_floats(series.pictures) for series in rows])
     wide_enough = max(64, 7 * max(map(len, labels)))
-    return image_grid(images, [series.image for series in rows], labels, tile=wide_enough)
+    names = [f"{series.image} ⚑" if series.flagged else series.image for series in rows]
+    return image_grid(images, names, labels, tile=wide_enough)

@@ -80,7 +80,6 @@ def what(
     index = torch.tensor(indices)
     values = model.activation_high.cpu()[index]
     parts = take_apart(model, images, steps, batch_size)
-    before = put_together(model, parts.x_T, parts.s, steps, sampler, batch_size)
     score = torch.zeros(len(index), len(images))
     for job in jobs(parts, indices, values[:, None], batch_size, model.device):
         s = model.encode(model.decode(job.x_T, job.s, steps, sampler))

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from patronus_pl.analysis.census import best_attribute
 from patronus_pl.analysis.edit import PSNR_FLOOR, Change, chosen, encode
+from patronus_pl.analysis.ranges import set_ranges, unmeasured
 from patronus_pl.analysis.series import Series, Variant, draw_grid, edited_series, interpolated_series, write_table
 from patronus_pl.data.base import SPLITS, ImageDataModule, normalise
 from patronus_pl.errors import InvalidOptionError, OutputError
@@ -96,7 +97,9 @@ class Edits(pl.Callback):
     Images are inverted under their own activations and decoded from the same noise under the new ones. The table has a
     line for each image, edit and prototype: s of the `original`, s of the `unedited` picture (decoded under its own
     activations), the `requested` s, the `realised` s (of the picture in the file, encoded again) and `change`, which is
-    realised - unedited, for the prototypes that are `edited` and for all others.
+    realised - unedited, for the prototypes that are `edited` and for all others. Images that come back from their own
+    noise with less than 25 dB are `flagged`: their edits start from another picture. A model whose ranges were never
+    measured, as an imported one, is given those of the reference images.
 
     Args:
         edits: which prototypes, and where to.
@@ -106,7 +109,8 @@ class Edits(pl.Callback):
         steps: of inversion and sampler.
         sampler: of the edited pictures.
         batch_size: pictures decoded at once.
-        reference: images of the validation split on which attributes and quantiles are looked up, the first ones.
+        reference: images of the validation split on which attributes, quantiles and missing ranges are looked up, the
+            first ones.
         rows: images in a grid.
         out: folder to write to; None is `edits` in the folder of the run. Files of the same names are replaced.
 
@@ -163,13 +167,18 @@ class Edits(pl.Callback):
         self._drawn: list[Placed] = []
 
     def _looked_up(self, model: PatronusModule, data: ImageDataModule) -> tuple[Activations | None, Attributes | None]:
-        """Activations and attributes of the validation split, if an edit needs them."""
-        if not any(isinstance(edit.prototype, str) or edit.to == "quantile" for edit in self.edits):
+        """Activations and attributes of the validation split, if an edit needs them, or the model its ranges."""
+        ranges_missing = bool(self.edits) and unmeasured(model)
+        if not ranges_missing and not any(
+            isinstance(edit.prototype, str) or edit.to == "quantile" for edit in self.edits
+        ):
             return None, None
         table = data.table("val")
         rows = range(min(self.reference, len(table)))
         chunks = [table.__getitems__(rows[i : i + self.batch_size]) for i in range(0, len(rows), self.batch_size)]
         s = torch.cat([encode(model, normalise(chunk["image"]), self.batch_size) for chunk in chunks])
+        if ranges_missing:
+            set_ranges(model, s)
         return s, torch.cat([chunk["attributes"] for chunk in chunks])
 
     def _all_variants(
@@ -244,7 +253,7 @@ class Edits(pl.Callback):
         for kind, rows in kinds.items():
             shown = [series for series in rows if len(series.pictures)]
             (self._folder / f"{kind}.png").write_bytes(draw_grid(shown))
-        poor = sum(series.round_trip_psnr < PSNR_FLOOR for series in everything)
+        poor = sum(series.flagged for series in everything)
         rank_zero_info(
             f"{sum(len(series.names) for series in everything)} pictures -> {self._folder} "
             f"({poor} of {len(everything)} images come back from their own noise with less than {PSNR_FLOOR:g} dB)"

@@ -15,11 +15,13 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from PIL import Image as PillowImage
 
+from patronus_pl.analysis.census import census
+from patronus_pl.analysis.edit import encode
 from patronus_pl.analysis.faithfulness import reconstruct
-from patronus_pl.analysis.figures import image_grid, matrix
+from patronus_pl.analysis.figures import census_picture, image_grid, matrix
+from patronus_pl.analysis.patches import top_patches
 from patronus_pl.analysis.what import what
 from patronus_pl.analysis.when import emergence
-from patronus_pl.analysis.where import top_patches
 from patronus_pl.data.base import ImageDataModule, ImageTable, normalise
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.modules import PatronusModule
@@ -34,7 +36,8 @@ class Pictures(pl.Callback):
     """After a validation, with the averaged weights, on rank 0: pictures of the validation split.
 
     `gallery`: for each prototype, an image, the same with the prototype turned up, and the images that show it most.
-    `emergence`: prototypes × timesteps. `reconstructions`: from inverted and from random noise. They go to the folder
+    `emergence`: prototypes × timesteps. `reconstructions`: from inverted and from random noise. `census`: how much each
+    prototype varies, which vary together, and the dead, duplicate and global ones by name. They go to the folder
     `images` of the run as PNG files, and to every logger that takes images. Training is the same with and without: no
     common random number is used, and whatever goes wrong ends in one warning.
 
@@ -47,6 +50,7 @@ class Pictures(pl.Callback):
         gallery: draw it?
         emergence: draw it?
         reconstructions: draw them?
+        census: draw it?
         every: draw after every so many validations.
         share: of the time of the run, above 0; 1 always draws.
         prototypes: how many are drawn, the first ones.
@@ -63,14 +67,15 @@ class Pictures(pl.Callback):
         gallery: bool = True,
         emergence: bool = True,
         reconstructions: bool = True,
+        census: bool = True,
         every: int = 1,
         share: float = 0.02,
         prototypes: int = 16,
-        images: int = 512,
+        images: int = 256,
         edited: int = 2,
         steps: int = 10,
     ) -> None:
-        drawn = {"gallery": gallery, "emergence": emergence, "reconstructions": reconstructions}
+        drawn = {"gallery": gallery, "emergence": emergence, "reconstructions": reconstructions, "census": census}
         self.kinds = [kind for kind, wanted in drawn.items() if wanted]
         self.every, self.share = every, share
         self.prototypes, self.images, self.edited, self.steps = prototypes, images, edited, steps
@@ -148,6 +153,12 @@ class Pictures(pl.Callback):
         made = reconstruct(model, images, self.steps, n_random=1)
         grid = torch.stack([images, made.inverted, made.random[0]])
         return image_grid(grid, ["original", "inverted noise", "random noise"])
+
+    def _census(self, model: PatronusModule, table: ImageTable) -> bytes:
+        images = (normalise(batch["image"]) for batch in batches(table, self.images))
+        s = torch.cat([encode(model, x) for x in images])
+        spread = top_patches(model, batches(table, self.images), 1).spread
+        return census_picture(census(s, model.prototypes.vectors.detach(), spread))
 
 
 def images_of(table: ImageTable, rows: Sequence[int]) -> Image:

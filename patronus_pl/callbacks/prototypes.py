@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from patronus_pl.analysis.census import census
+from patronus_pl.analysis.ranges import ranges
 from patronus_pl.data.base import ImageDataModule, normalise
 from patronus_pl.modules import PatronusModule
 from patronus_pl.types import Activations
@@ -39,7 +40,7 @@ class PrototypeStatistics(pl.Callback):
         ):
             return
         s = self._activations(pl_module, data)
-        low, high = s.quantile(torch.tensor([0.02, 0.98], device=s.device), dim=0)
+        low, high = ranges(s)
         self._statistics = {"activation_low": low, "activation_high": high}
         if pl_module.standardise and len(s) > 1:
             mean, std = s.mean(0), s.std(0, correction=0).clamp_min(1e-4)
@@ -47,7 +48,7 @@ class PrototypeStatistics(pl.Callback):
         self._store(pl_module)
         for name, value in census(s, pl_module.prototypes.vectors.detach()).summary().items():
             if isinstance(value, (int, float)):
-                pl_module.log(f"prototypes/{name}", float(value), rank_zero_only=True)
+                pl_module.log(f"prototypes/{name}", float(value), sync_dist=True)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the ranges to the raw weights too: the average follows them from now on."""

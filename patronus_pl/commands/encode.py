@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import seed_everything
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from patronus_pl.commands.files import data_of, find_checkpoint, writable_folder
+from patronus_pl.commands.ranks import Ranks, all_ranks
 from patronus_pl.data import ImageDataModule
-from patronus_pl.data.base import normalise
-from patronus_pl.hardware import device_of
+from patronus_pl.data.base import ImageTable, normalise
 from patronus_pl.modules import PatronusModule
 
 
@@ -28,6 +29,8 @@ def encode(
 ) -> None:
     """Write the activations s of every image of a split, with attributes and ids, to an .npz file.
 
+    Started by torchrun or srun, its processes share the images, and the first writes the file.
+
     Args:
         ckpt: a checkpoint, or the folder of a run.
         out: file to write.
@@ -38,20 +41,36 @@ def encode(
     """
     seed_everything(seed, verbose=False)
     checkpoint = find_checkpoint(ckpt)
-    model = PatronusModule.load_from_checkpoint(str(checkpoint)).to(device_of(device))
-    images = data_of(checkpoint, data)
-    writable_folder(Path(out).parent)
-    batches = tqdm(images.loader(split), desc="encode", unit="batch")
-    s = torch.cat([model.encode(normalise(batch["image"].to(model.device))).cpu() for batch in batches])
-    table = images.table(split)
+    with all_ranks() as ranks:
+        model = PatronusModule.load_from_checkpoint(str(checkpoint)).to(ranks.device(device))
+        with ranks.first_alone():
+            images = data_of(checkpoint, data)
+            table = images.table(split)
+        writable_folder(Path(out).parent)
+        everyone = ranks.gather(_activations(model, table, ranks, images.batch_size))
+    if ranks.rank > 0:
+        return
+    s = np.empty((len(table), model.prototypes.count), dtype=np.float32)
+    for rank, rows in enumerate(everyone):
+        s[rank :: ranks.size] = rows
     _write_npz(
         Path(out),
-        activations=s.numpy(),
+        activations=s,
         attributes=table.attributes,
         attribute_names=np.array(images.attribute_names, dtype=np.str_),
         ids=np.array(table.ids, dtype=np.str_),
     )
     print(f"{len(s)} images x {s.shape[1]} activations -> {out}")
+
+
+def _activations(model: PatronusModule, table: ImageTable, ranks: Ranks, batch_size: int) -> NDArray[np.float32]:
+    """(k, m) of the images that are this process's."""
+    mine = ranks.share(len(table))
+    s = np.empty((len(mine), model.prototypes.count), dtype=np.float32)
+    for i in tqdm(range(0, len(mine), batch_size), desc="encode", unit="batch", disable=ranks.rank > 0):
+        image = table.__getitems__(mine[i : i + batch_size])["image"].to(model.device)
+        s[i : i + len(image)] = model.encode(normalise(image)).cpu().numpy()
+    return s
 
 
 def _write_npz(path: Path, **arrays: Any) -> None:

@@ -1,18 +1,25 @@
 """`patronus sample`: images from nothing."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
-from torchvision.utils import save_image
+from einops import rearrange
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
 from patronus_pl.commands.files import find_checkpoint, writable_folder
+from patronus_pl.commands.ranks import Ranks, all_ranks
 from patronus_pl.data import Activations
+from patronus_pl.data.base import to_bytes
 from patronus_pl.diffusion import NoiseSource
 from patronus_pl.errors import CheckpointError, InvalidOptionError
-from patronus_pl.hardware import device_of
+from patronus_pl.hardware import autocast
 from patronus_pl.modules import LatentPrior, PatronusModule
+from patronus_pl.types import ImageBytes
 
 
 @torch.inference_mode()
@@ -26,8 +33,11 @@ def sample(
     batch_size: int = 64,
     seed: int = 0,
     device: str = "auto",
+    precision: Literal["auto", "32", "bf16"] = "auto",
 ) -> None:
     """Draw images from new noise and activations of a prior or of real images: PNGs and one grid.
+
+    Started by torchrun or srun, its processes share the images.
 
     Args:
         ckpt: a checkpoint, or the folder of a run.
@@ -39,25 +49,55 @@ def sample(
         batch_size: images drawn at once.
         seed: of activations and noise.
         device: auto, cpu or cuda[:i].
+        precision: of the denoiser; auto is bf16 where the device computes it in hardware.
     """
     if n < 1 or batch_size < 1:
         raise InvalidOptionError(f"n is {n} and batch_size {batch_size}; draw at least 1 image, at least 1 at once")
-    model = PatronusModule.load_from_checkpoint(find_checkpoint(ckpt)).to(device_of(device))
-    s = _activations(model, prior, from_, n, seed)
-    folder = writable_folder(Path(out))
-    drawn = []
-    for start in tqdm(range(0, n, batch_size), desc="sample", unit="batch"):
-        rows = range(start, min(start + batch_size, n))
-        x_T = NoiseSource(seed, rows)((len(rows), *model.image_shape)).to(model.device)
-        drawn.append(model.decode(x_T, s[start : start + len(rows)], steps, sampler="dpm++").cpu())
-    images = torch.cat(drawn).clamp(-1, 1) / 2 + 0.5
-    for k, image in enumerate(images):
-        save_image(image, folder / f"{k:05d}.png")
-    save_image(images, folder / "grid.png", nrow=max(1, round(n**0.5)))
+    with all_ranks() as ranks:
+        model = PatronusModule.load_from_checkpoint(find_checkpoint(ckpt)).to(ranks.device(device))
+        s = _activations(model, prior, from_, n, seed)
+        folder = writable_folder(Path(out))
+        with autocast(model.device, precision):
+            mine = _draw(model, s, folder, ranks, steps, batch_size, seed)
+        everyone = ranks.gather(mine)
+    if ranks.rank > 0:
+        return
+    images = torch.empty((n, *model.image_shape), dtype=torch.uint8)
+    for rank, theirs in enumerate(everyone):
+        images[rank :: ranks.size] = theirs
+    _write_png(_grid(images, max(1, round(n**0.5))), folder / "grid.png")
     print(f"{n} images -> {folder}")
 
 
-def _activations(model: PatronusModule, prior: str | None, file: str | None, n: int, seed: int) -> torch.Tensor:
+def _draw(
+    model: PatronusModule, s: Tensor, folder: Path, ranks: Ranks, steps: int, batch_size: int, seed: int
+) -> ImageBytes:
+    """Draw and write the images that are this process's."""
+    mine = ranks.share(len(s))
+    drawn = [torch.empty((0, *model.image_shape), dtype=torch.uint8)]
+    for i in tqdm(range(0, len(mine), batch_size), desc="sample", unit="batch", disable=ranks.rank > 0):
+        rows = mine[i : i + batch_size]
+        x_T = NoiseSource(seed, rows, model.device)((len(rows), *model.image_shape))
+        drawn.append(to_bytes(model.decode(x_T, s[list(rows)], steps, sampler="dpm++")).cpu())
+        for k, image in zip(rows, drawn[-1], strict=True):
+            _write_png(image, folder / f"{k:05d}.png")
+    return torch.cat(drawn)
+
+
+def _grid(images: ImageBytes, columns: int) -> UInt8[Tensor, "c rows cols"]:
+    """All images in one, two pixels apart."""
+    count, gap = len(images), 2
+    padded = torch.zeros((count + -count % columns, images.shape[1], *(side + gap for side in images.shape[2:])))
+    padded[:count, :, gap:, gap:] = images
+    whole = rearrange(padded.byte(), "(r k) c h w -> c (r h) (k w)", k=columns)
+    return torch.nn.functional.pad(whole, (0, gap, 0, gap))
+
+
+def _write_png(image: UInt8[Tensor, "c h w"], path: Path) -> None:
+    Image.fromarray(image.movedim(0, -1).squeeze(-1).numpy()).save(path)
+
+
+def _activations(model: PatronusModule, prior: str | None, file: str | None, n: int, seed: int) -> Tensor:
     """(n, m) on the device of the model, drawn by the prior or from the rows of the file."""
     if prior is not None and file is None:
         source, s = prior, LatentPrior.load_from_checkpoint(find_checkpoint(prior), model.device).sample(n, seed)

@@ -1,6 +1,6 @@
 """`ImageDataModule`: what every data set of the package looks like from outside."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from patronus_pl.data.bias import BiasedSubset
+from patronus_pl.data.loader import Batches, Turns, already_a_batch
 from patronus_pl.errors import DatasetNotFoundError, InvalidOptionError
 from patronus_pl.types import Image, ImageBytes
 
@@ -82,34 +83,6 @@ class ImageTable(Dataset[dict[str, Any]]):
         """The given rows, in the given order; the images stay where they are."""
         stored = rows if self._rows is None else self._rows[rows]
         return ImageTable(self._stored, self.attributes[rows], [self.ids[i] for i in rows], stored)
-
-
-class Shuffle(Sampler[int]):
-    """Another order every epoch, a function of seed and epoch alone: a resumed run sees the images it would have seen.
-
-    Lightning calls `set_epoch`, and puts its own sampler of the same kind in place where several devices train.
-
-    Args:
-        count: how many rows there are.
-        seed: of the order.
-    """
-
-    def __init__(self, count: int, seed: int) -> None:
-        self.count, self.seed, self.epoch = count, seed, 0
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(np.random.default_rng((self.seed, self.epoch)).permutation(self.count).tolist())
-
-    def set_epoch(self, epoch: int) -> None:
-        """Which epoch comes next."""
-        self.epoch = epoch
-
-
-def _already_a_batch(batch: Any) -> Any:
-    return batch
 
 
 def normalise(images: ImageBytes) -> Image:
@@ -229,17 +202,17 @@ class ImageDataModule(pl.LightningDataModule):
         return rows[: self.limit]
 
     def loader(self, split: str, shuffle: bool = False) -> DataLoader[dict[str, Any]]:
-        """Batches of one split as uint8; `shuffle` also drops the last, smaller batch."""
-        table = self.table(split)
-        return DataLoader(
+        """Batches of one split as uint8, those of this device; `shuffle` also drops the last, smaller one."""
+        table, trainer = self.table(split), self.trainer
+        ranks, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
+        return Batches(
             table,
             batch_size=self.batch_size,
-            sampler=Shuffle(len(table), self.seed) if shuffle else None,
-            drop_last=shuffle and len(table) > self.batch_size,
+            sampler=Turns(len(table), self.batch_size, ranks, rank, self.seed if shuffle else None),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
-            collate_fn=_already_a_batch,
+            collate_fn=already_a_batch,
         )
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:

@@ -11,7 +11,7 @@ Notation: variable -> paper
     sigma                  -> σ_t(η) of DDIM, √β̃_t of DDPM for η = 1
 
 A sampler knows no network: it receives `denoise(x_t, t) -> eps`, where t is int64 (b,). It holds one state and no list
-of them, and starts (and checks its options) with the first step asked of it; run it under `torch.inference_mode()`.
+of them, and starts (and checks its options) with the first step asked of it; run it under `torch.no_grad()`.
 `steps` is a number, spaced by `NoiseSchedule.respaced`, or the increasing timesteps themselves, however spaced. Clean
 data are one more level, ᾱ = 1, below the first of them.
 """

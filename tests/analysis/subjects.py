@@ -11,7 +11,7 @@ from patronus_pl.data import PlantedFaces
 from patronus_pl.modules import PatronusModule
 from tests.conftest import tiny_configuration
 
-LITTLE = Effort(edited=3, levels=3, timed=2, measured=4, patches=4, steps=2)
+LITTLE = Effort(edited=3, levels=3, candidates=4, timed=2, instants=3, measured=4, patches=4, steps=2)
 
 
 def tiny_model(count: int, channels: int = 3) -> PatronusModule:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from patronus_pl.analysis import figures
+from patronus_pl.analysis import census, figures
 
 ACCENT = (0xC2, 0x57, 0x1A)
 SECOND = (0x2C, 0x7A, 0x8C)
@@ -67,6 +67,26 @@ def test_crops_are_transparent_beyond_the_edge():
     assert (canvas[0, :3, 3] == 0).all()
     assert (canvas[:, 2, 3] == 0).all()
     assert (canvas[:, 4:, :3] == pixels[1:4, 1:4]).all()
+
+
+def test_magnified_windows_fill_tiles_of_the_images_size():
+    image = colours(1, 1, size=8)[0]
+    canvas = figures.magnified(image.expand(2, -1, -1, -1), tops=[2, 5], lefts=[1, 6], size=3)
+    assert canvas.shape == (8, 17, 4)
+    pixels = figures.rgb(image)[0]
+    for y in range(3):
+        for x in range(3):
+            assert (canvas[1 + 2 * y : 3 + 2 * y, 1 + 2 * x : 3 + 2 * x, :3] == pixels[2 + y, 1 + x]).all()
+    assert (canvas[:, 8, 3] == 0).all()
+    assert (canvas[1:7, 9 + 1 : 9 + 5, 3] == 255).all()
+    assert (canvas[1:7, 9 + 5 :, 3] == 0).all()  # beyond the image
+
+
+def test_a_window_as_large_as_the_image_is_the_image():
+    images = colours(1, 2, size=4)[0]
+    canvas = figures.magnified(images, tops=[0, 0], lefts=[0, 0], size=4)
+    assert (canvas[:, :4, :3] == figures.rgb(images)[0]).all()
+    assert (canvas[:, 5:, :3] == figures.rgb(images)[1]).all()
 
 
 def test_heat_glows_where_values_are_high_only():
@@ -143,3 +163,15 @@ def test_curves_are_drawn_with_bands_and_repeat_to_the_byte():
     bare = figures.curves(x, [x, -x], ["up", "down"], None, "title", "t", "s")
     white = (255, 255, 255)
     assert count(read(drawn), white) < count(read(bare), white)
+
+
+def test_the_census_marks_the_dead_and_the_global():
+    s = torch.randn(200, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1.0, 1e-4])
+    found = census(s, torch.eye(3), torch.tensor([0.1, 0.9, 0.1]))
+    shown = read(figures.census_picture(found))
+    quiet = (0x7A, 0x76, 0x6D)
+    bars = shown[:, : shown.shape[1] // 2]
+    assert count(bars, ACCENT) == pytest.approx(count(bars, SECOND), rel=0.4)
+    assert count(bars, ACCENT) > 1000
+    assert count(bars, quiet) < 1000  # no more than the axes: the dead one has no height
+    assert figures.census_picture(found) == figures.census_picture(found)

@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from patronus_pl.analysis import page, report
-from patronus_pl.analysis.findings import Findings, Subject, find
+from patronus_pl.analysis import atlas, page, report
+from patronus_pl.analysis.find import _area, find, most_room
+from patronus_pl.analysis.findings import Findings, Subject
 from patronus_pl.analysis.report import explain, finite
 from patronus_pl.errors import InvalidOptionError, OutputError
 from patronus_pl.modules import PatronusModule
@@ -66,8 +67,9 @@ def test_explain_writes_a_page_its_numbers_and_its_pictures(
     assert external(html) == []
     assert all(f'<details class="proto" id="p{j}"' in html for j in range(4))
     names = {path.name for path in (out / "report_images").iterdir()}
-    assert {"headline.png", "reconstructions.png", "leakage.png", "emergence.png"} <= names
-    assert {f"prototype_{j:03d}_{what}.png" for j in range(4) for what in ("patches", "edits")} <= names
+    kinds = {"headline", "reconstructions", "census", "leakage", "emergence", "commitment"}
+    each = {f"prototype_{j:03d}_{what}" for j in range(4) for what in ("what", "patches", "edits")}
+    assert names == {f"{name}.png" for name in kinds | each}
     for path in (out / "report_images").iterdir():
         assert path.read_bytes().startswith(b"\x89PNG")
 
@@ -137,6 +139,127 @@ def test_the_most_legible_prototypes_of_different_attributes_come_first(findings
     assert ranked.by_legibility() == [0, 2, 3, 1]
 
 
+def test_the_untrained_null_is_of_this_architecture_and_knows_nothing(
+    model: PatronusModule, subject: Subject, findings: Findings
+) -> None:
+    overview = report.report_numbers(model, findings, subject, LITTLE, "")["overview"]
+    null, ours = overview["untrained"], overview["faithfulness"]
+    names = {"slope", "rank_correlation", "leakage_mean", "inside_box", "box_share", "round_trip_psnr"}
+    assert names <= null.keys() & ours.keys()
+    assert (null["prototypes"], null["images"]) == (4, 3)
+    assert findings.untrained.slope.abs().max() < 0.1
+    html = atlas.render(model, findings, subject, report.report_numbers(model, findings, subject, LITTLE, ""))
+    for name in ("slope", "leakage_mean"):
+        assert f"untrained {page.number(null[name])}<" in html
+
+
+def test_pointing_stands_beside_its_base_rate(model: PatronusModule, subject: Subject, findings: Findings) -> None:
+    numbers = report.report_numbers(model, findings, subject, LITTLE, "")
+    rates = [row["pointing"]["base_rate"] for row in numbers["attributes"] if row["pointing"]["base_rate"] is not None]
+    assert len(rates) >= 4
+    assert numbers["overview"]["pointing_base_rate"] == pytest.approx(np.mean(rates))
+    html = " ".join(atlas.render(model, findings, subject, numbers).split())
+    assert all(f"chance {page.number(100 * rate, 0)} %" in html for rate in rates)
+    assert f"a patch drawn at random would in {page.number(100 * np.mean(rates), 0)} %" in html
+
+
+def test_areas_are_those_of_the_parts_of_the_attributes_that_are_read(subject: Subject, findings: Findings) -> None:
+    assert subject.masks is not None
+    read = replace(
+        findings.reading,
+        attribute=torch.tensor([subject.attribute_names.index(name) for name in ("Wearing_Hat", "Smiling")] + [-1, 0]),
+        attribute_auroc=torch.tensor([0.9, 0.9, torch.nan, 0.6]),
+    )
+    hat = subject.masks[:, subject.attribute_names.index("Wearing_Hat")].mean((1, 2))
+    found = _area(subject, read)
+    assert found[0] == pytest.approx(hat[hat > 0].mean(), rel=1e-5)
+    assert found[1] < found[0]
+    assert found[2:].isnan().all()
+
+
+def test_emergence_is_timed_where_every_prototype_has_room_to_rise() -> None:
+    s = torch.tensor([[1.0, 1.0, 1.0], [0.2, 1.0, 1.0], [0.0, 0.8, 1.0], [1.0, 0.1, 0.9], [0.9, 0.9, 0.0]])
+    low, high = torch.zeros(3), torch.ones(3)
+    assert sorted(most_room(s, low, high, 3)) == [2, 3, 4]
+    assert sorted(most_room(s, low, high, 9)) == [0, 1, 2, 3, 4]
+
+
+def timed_at(findings: Findings, shows: list[float], decided: list[float]) -> Findings:
+    """Findings in which prototypes show and are decided at given timesteps."""
+    curves, late = findings.emergence, findings.commitment
+    until = torch.stack([(late.t < when).float() for when in decided])  # at once, half way between two switches
+    return replace(
+        findings,
+        emergence=replace(curves, t50=torch.tensor(shows)),
+        commitment=replace(late, until=until, after=1 - until),
+    )
+
+
+def test_the_report_says_whether_what_shows_and_what_decides_agree(
+    model: PatronusModule, subject: Subject, findings: Findings
+) -> None:
+    assert findings.commitment.t.tolist() == [999, 665, 332]
+    for shows, disagree, words in (
+        ([999.0] * 4, 4, "disagree</b> in 4 of 4 prototypes"),
+        ([500.0] * 4, 0, "agree</b> in all 4 prototypes, to within 200 timesteps"),
+    ):
+        made = timed_at(findings, shows, [400.0] * 4)  # so half way from 665 to 332
+        numbers = report.report_numbers(model, made, subject, LITTLE, "")
+        assert numbers["overview"]["emergence"]["disagree"] == disagree
+        assert {p["times_agree"] for p in numbers["prototypes"]} == {disagree == 0}
+        assert words in " ".join(atlas.render(model, made, subject, numbers).split())
+
+
+def test_the_order_of_emergence_is_held_against_the_areas_of_the_parts(
+    model: PatronusModule, subject: Subject, findings: Findings
+) -> None:
+    made = replace(
+        timed_at(findings, [999.0] * 4, [700.0, 400.0, 700.0, 400.0]), area=torch.tensor([0.4, 0.1, 0.3, torch.nan])
+    )
+    found = report.report_numbers(model, made, subject, LITTLE, "")["overview"]["emergence"]
+    assert found["coarse_before_fine"]["tau"] is None  # all show at once
+    assert found["coarse_before_fine_causal"]["tau"] == pytest.approx(2 / (2 * 3) ** 0.5)  # one tie
+    assert found["coarse_before_fine_causal"]["prototypes"] == 3
+    assert atlas.earliest_first(made) == [0, 2, 1, 3]
+
+
+def test_images_that_do_not_come_back_are_flagged_by_name(
+    model: PatronusModule, subject: Subject, findings: Findings
+) -> None:
+    poor = replace(findings.faithfulness, flagged=torch.tensor([False, True, False]))
+    made = replace(findings, faithfulness=poor)
+    numbers = report.report_numbers(model, made, subject, LITTLE, "")
+    assert numbers["overview"]["faithfulness"]["flagged_ids"] == [subject.ids[1]]
+    html = " ".join(atlas.render(model, made, subject, numbers).split())
+    assert "1 of 3 came back with less than 25 dB" in html
+    assert f"mistrust their edits: {subject.ids[1]}." in html
+
+
+def test_the_census_names_them(model: PatronusModule, subject: Subject, findings: Findings) -> None:
+    found = replace(
+        findings.census,
+        dead=torch.tensor([True, False, False, False]),
+        duplicates=[(1, 3)],
+        is_global=torch.tensor([False, False, True, False]),
+    )
+    made = replace(findings, census=found)
+    numbers = report.report_numbers(model, made, subject, LITTLE, "")
+    overview = numbers["overview"]
+    assert (overview["dead_prototypes"], overview["global_prototypes"]) == ([0], [2])
+    assert overview["duplicate_pairs"] == [[1, 3]]
+    html = " ".join(atlas.render(model, made, subject, numbers).split())
+    assert 'hardly ever change: <a href="#p0">0</a>.' in html
+    assert 'say the same: <a href="#p1">1</a> and <a href="#p3">3</a>.' in html
+
+
+def test_a_model_without_ranges_is_given_those_of_the_images(subject: Subject) -> None:
+    fresh = tiny_model(count=4)
+    found = find(fresh, subject, LITTLE)
+    s = found.activations.numpy()
+    np.testing.assert_allclose(fresh.activation_low.numpy(), np.quantile(s, 0.02, axis=0), rtol=1e-4)
+    np.testing.assert_allclose(found.what.requested.numpy(), np.quantile(s, 0.98, axis=0), rtol=1e-4)
+
+
 def test_the_progress_bar_knows_its_end(
     model: PatronusModule, subject: Subject, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,7 +304,7 @@ def test_names_from_outside_are_escaped(model: PatronusModule, subject: Subject,
     names = (evil, *subject.attribute_names[1:])
     hostile = replace(subject, attribute_names=names, description={"name": evil, evil: evil})
     read = replace(findings, reading=replace(findings.reading, names=names))
-    html = page.render(model, read, hostile, report.report_numbers(model, read, hostile, LITTLE, evil))
+    html = atlas.render(model, read, hostile, report.report_numbers(model, read, hostile, LITTLE, evil))
     assert "<script>alert" not in html
     assert "&lt;script&gt;alert" in html
 
@@ -191,39 +314,7 @@ def test_one_image_is_too_few(tmp_path: Path) -> None:
         explain(tiny_model(count=3, channels=1), unlabelled(count=1), str(tmp_path), effort=LITTLE)
 
 
-# ---- size and safety -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("limit", "kind"), [(10**6, "png"), (60_000, "webp"), (9_000, "webp")])
-def test_pictures_fit_their_limit_and_keep_their_size_on_the_screen(limit: int, kind: str) -> None:
-    noise = torch.rand(1, 4, 3, 96, 96, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    pictures = {"noise": page.Picture.of(noise, 96)}
-    shown = page.embed(pictures, limit)["noise"]
-    assert shown["uri"].startswith(f"data:image/{kind};base64,")
-    assert len(shown["uri"]) < limit * 1.34 + 100
-    assert (shown["height"], shown["width"]) == (96, 4 * 97 - 1)
-
-
-def test_numbers_in_pixels_are_never_left_out_and_what_cannot_fit_is_shown_all_the_same() -> None:
-    cells = np.random.default_rng(0).integers(0, 256, (40, 40, 4), dtype=np.uint8)
-    pictures = {"noise": page.Picture(cells, 1), "matrix": page.Picture(cells, 1, exact=True)}
-    shown = page.embed(pictures, limit=10)
-    sizes = {name: Image.open(io.BytesIO(base64.b64decode(p["uri"].split(",")[1]))).size for name, p in shown.items()}
-    assert sizes == {"noise": (3, 3), "matrix": (40, 40)}
-
-
-def test_large_images_are_shrunk_and_their_boxes_with_them() -> None:
-    images = torch.zeros(1, 2, 1, 200, 100)
-    picture = page.Picture.of(images, 96, [[None, (50, 25, 150, 75)]])
-    assert picture.pixels.shape[:2] == (96, 48 + 1 + 48)
-    ((left, top, width, height),) = picture.boxes
-    assert (left * 0.97, top * 0.96) == pytest.approx((49 + 12, 24))
-    assert (width * 0.97, height * 0.96) == pytest.approx((24, 48))
-
-
-def test_paths_pass_through_their_points() -> None:
-    assert page.line_path([0.0, 0.5, 1.0], [0.0, 1.0, 2.0], 10.0, 4.0) == "M0.00 4.00 L5.00 0.00 L10.00 0.00"
-    assert page.steps_path([0.5, 1.0], 10.0, 4.0) == "M0 4.0 V2.00 H5.00 V0.00 H10.00 V4.0 Z"
+# ---- safety ---------------------------------------------------------------------------------------------------------
 
 
 def test_an_interrupted_run_leaves_what_was_there(
@@ -270,7 +361,7 @@ def test_finite() -> None:
 
 
 def test_page_speaks_of_what_it_was_given(model: PatronusModule, subject: Subject, findings: Findings) -> None:
-    html = page.render(model, findings, subject, report.report_numbers(model, findings, subject, LITTLE, ""))
+    html = atlas.render(model, findings, subject, report.report_numbers(model, findings, subject, LITTLE, ""))
     assert "PlantedFaces" in html
     assert "by 4 numbers and nothing else" in html
     assert "Wearing Hat" in html

@@ -1,10 +1,11 @@
+import math
+
 import pytest
 import torch
 
-from patronus_pl.analysis import commitment, emergence, survival
+from patronus_pl.analysis import emergence, order
 from patronus_pl.analysis.edit import no_louder_than_noise
 from patronus_pl.analysis.when import first_passage
-from patronus_pl.errors import InvalidOptionError
 from tests.analysis.painter import images, painter
 
 
@@ -57,71 +58,23 @@ class TestEmergence:
         torch.testing.assert_close(found.curve[0], torch.stack([r.mean() for r in rise]), rtol=1e-3, atol=1e-5)
 
 
-class TestSurvival:
-    def test_of_a_painter_that_settles(self):
-        """What is painted at the last step ≥ settle stays; with 10 steps that is 599 for 550, and 99 for 0."""
-        model = painter(settle=[550, 0, 850, 150])
-        windows = [(0, 999), (590, 610), (600, 999), (0, 598), (0, 99), (890, 950)]
-        found = survival(model, images(3), windows, steps=10)
-        expected = torch.tensor([[1, 1, 0, 0, 0, 0], [1, 0, 0, 1, 1, 0], [1, 0, 1, 0, 0, 1], [1, 0, 0, 1, 0, 0.0]])
-        torch.testing.assert_close(found.share, expected, atol=1e-3, rtol=0)
-        assert found.windows.tolist() == [list(span) for span in windows]
-        assert found.effect == pytest.approx((model.activation_high - model.encode(images(3))).mean(0), abs=1e-3)
+class TestOrder:
+    def test_counts_pairs(self):
+        """Of the three pairs, two are in order and one is not: τ = (2 - 1) / 3."""
+        found = order(torch.tensor([900.0, 300.0, 500.0]), torch.tensor([0.4, 0.2, 0.1]))
+        assert found.tau == pytest.approx(1 / 3)
+        assert found.prototypes == 3
 
-    def test_nothing_survives_where_there_is_no_effect(self):
-        assert survival(painter(torch.zeros(4, 4)), images(2), [(0, 999)], steps=4).share.isnan().all()
+    def test_ties_count_for_half(self):
+        """τ_b = (C - D) / √((pairs - ties in x) (pairs - ties in y)): C = 2, D = 0, one tie in x."""
+        found = order(torch.tensor([900.0, 900.0, 100.0]), torch.tensor([0.4, 0.3, 0.1]))
+        assert found.tau == pytest.approx(2 / (2 * 3) ** 0.5)
 
-    def test_full_window_is_the_edit_itself(self, tiny_model):
-        tiny_model.activation_low.fill_(5.0)
-        tiny_model.activation_high.fill_(5.0)  # no range at all, so that any effect counts
-        x = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-        found = survival(tiny_model, x, [(0, 999)], steps=3, batch_size=1)
-        known = ~found.share.isnan()
-        assert known.any()
-        assert (found.share[known] - 1).abs().sum() == 0
+    def test_unknown_ones_do_not_count(self):
+        nan = torch.nan
+        found = order(torch.tensor([900.0, nan, 100.0, 500.0]), torch.tensor([0.4, 0.9, 0.1, nan]))
+        assert (found.tau, found.prototypes) == (pytest.approx(1), 2)
 
-    @pytest.mark.parametrize(
-        ("windows", "message"),
-        [([], "no windows"), ([(5, 4)], r"window \(5, 4\)"), ([(0, 1000)], r"does not lie in 0\.\.999")],
-    )
-    def test_wrong_windows_are_named(self, windows, message):
-        with pytest.raises(InvalidOptionError, match=message):
-            survival(painter(), images(2), windows)
-
-
-class TestCommitment:
-    def test_of_a_painter_that_settles(self):
-        model = painter(settle=[550, 0, 850, 150])
-        found = commitment(model, images(3), releases=10, steps=10)
-        assert found.t.tolist() == list(range(999, 0, -100))
-        assert found.t50.tolist() == pytest.approx([649, 149, 949, 249], abs=0.1)
-        assert found.t10[0] == pytest.approx(689, abs=0.1)
-        assert found.t90[0] == pytest.approx(609, abs=0.1)
-        assert found.share[:, -1].tolist() == [1] * 4
-
-    def test_fewer_releases_are_a_part_of_them(self):
-        model = painter(settle=[550, 0, 850, 150])
-        found = commitment(model, images(3), [2], releases=5, steps=10)
-        assert found.t.tolist() == [899, 699, 499, 299, 99]
-        assert found.share[0].tolist() == pytest.approx([1] * 5, abs=1e-3)
-        assert found.t50.item() == 899
-
-    def test_disagrees_where_an_edit_shows_long_before_it_lasts(self):
-        model = painter(settle=[550, 0, 850, 150])
-        late, shows = commitment(model, images(3), releases=10, steps=10), emergence(model, images(3), steps=10)
-        assert late.disagrees(shows).tolist() == [True, True, False, True]
-        assert late.disagrees(shows, tolerance=400).tolist() == [False, True, False, True]
-
-    def test_without_an_effect_nothing_disagrees(self):
-        model = painter(torch.zeros(4, 4))
-        found = commitment(model, images(2), releases=2, steps=2)
-        assert torch.stack([found.t50, found.share[:, -1]]).isnan().all()
-        assert not found.disagrees(emergence(model, images(2), steps=2)).any()
-
-    def test_wrong_input_is_named(self):
-        model = painter()
-        with pytest.raises(InvalidOptionError, match=r"releases is 1; choose 2\.\.4"):
-            commitment(model, images(2), releases=1, steps=4)
-        shows = emergence(model, images(2), [1], steps=2)
-        with pytest.raises(InvalidOptionError, match="different prototypes"):
-            commitment(model, images(2), [2], releases=2, steps=2).disagrees(shows)
+    @pytest.mark.parametrize("times", [[999.0, 999.0, 999.0], [999.0, torch.nan, torch.nan], [torch.nan] * 3])
+    def test_where_nothing_can_be_ordered(self, times):
+        assert math.isnan(order(torch.tensor(times), torch.tensor([0.1, 0.2, 0.3])).tau)

@@ -74,6 +74,24 @@ def test_the_table_says_what_was_asked_and_what_came(tmp_path: Path) -> None:
     np.testing.assert_allclose(column(lines, "round_trip_psnr", "unedited")[:, 0], 10 * np.log10(4 / error), atol=0.5)
 
 
+def test_images_that_do_not_come_back_are_flagged(tmp_path: Path) -> None:
+    data, edits = Squares(40, batch_size=20), [Edit(0, "remove")]
+    good = predict(tmp_path / "good", Edits(edits), painter(), data)
+    poor = predict(tmp_path / "poor", Edits(edits), painter(LEAK), data)
+    assert {line["flagged"] for line in good} == {"0"}
+    assert all(line["flagged"] == str(int(float(line["round_trip_psnr"]) < 25)) for line in poor)
+    assert {line["flagged"] for line in poor} == {"0", "1"}
+
+
+def test_a_model_without_ranges_is_given_those_of_the_validation_split(tmp_path: Path) -> None:
+    model, data = painter(), Squares(40, batch_size=20)
+    model.activation_low.zero_()
+    model.activation_high.fill_(1.0)
+    lines = predict(tmp_path, Edits([Edit(1, value=1.0)], images=2), model, data)
+    wanted = np.quantile(originals(data, "val")[:, 1], 0.98)
+    np.testing.assert_allclose(column(lines, "requested", "p1.range=1")[:, 1], wanted, atol=1e-4)
+
+
 def test_realised_activations_are_those_of_the_png_files(tmp_path: Path, make_model: ModelFactory) -> None:
     model = make_model(channels=3)
     lines = predict(tmp_path, Edits([Edit(2, "factor", 3.0)], steps=3), model, faces())

@@ -21,7 +21,7 @@ from patronus_pl.modules import PatronusModule
 from tests.callbacks.runs import faces, fresh, trainer
 
 LITTLE: dict[str, Any] = {"share": 1.0, "prototypes": 2, "images": 4, "edited": 1, "steps": 2}
-KINDS = ("gallery", "emergence", "reconstructions")
+KINDS = ("gallery", "emergence", "reconstructions", "census")
 
 
 class Draws(Pictures):
@@ -191,7 +191,7 @@ def test_impossible_options(tmp_path: Path, name: str) -> None:
 
 
 def test_only_what_is_wanted(tmp_path: Path) -> None:
-    callback = Pictures(**LITTLE, gallery=False, emergence=False)
+    callback = Pictures(**LITTLE, gallery=False, emergence=False, census=False)
     callback._draw(made_up(tmp_path), fresh(), faces(), tmp_path / "images")
     assert [path.name for path in (tmp_path / "images").iterdir()] == ["reconstructions_0000005.png"]
 

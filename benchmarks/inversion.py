@@ -1,0 +1,73 @@
+"""An edit's round trip, image → x_T → image, in few refined steps beside the reference's loop over all timesteps.
+
+python benchmarks/inversion.py --ckpt runs/quickstart [--images 64] [--quick]
+
+PSNR is that of images that come back under their own activations; an edit takes as long and differs in s alone. Plain
+is DDIM and its inversion over all T steps, fp32, contiguous, one evaluation a step; patronus inverts with a fixed-point
+iteration a step (`refine=1`), and takes the fewest steps whose PSNR is no lower. The time of the plain way is of some
+steps, times T.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+
+import torch
+from report import median_seconds, options, report
+from steps import FAST, PLAIN, Way
+from torch import Tensor
+
+from patronus_pl.commands.files import data_of, find_checkpoint
+from patronus_pl.data.base import normalise
+from patronus_pl.diffusion import samplers
+from patronus_pl.metrics import psnr
+from patronus_pl.modules import PatronusModule
+
+STEPS = (5, 10, 15, 20, 30, 50, 100)
+
+
+def both_ways(model: PatronusModule, x: Tensor, s: Tensor, steps: int, refine: int) -> Iterator[tuple[object, object]]:
+    """Pairs of a step there and a step back, for the clock."""
+    denoise = model.denoiser_for(s)
+    there = samplers.ddim_invert(denoise, x, model.schedule, steps, refine=refine)
+    return zip(there, samplers.ddim(denoise, x, model.schedule, steps), strict=True)
+
+
+def row(model: PatronusModule, x: Tensor, steps: int, refine: int, way: Way, compare: bool = True) -> dict[str, object]:
+    model, taken = model.to(memory_format=way.memory_format), min(steps, 20)
+    with way.autocast():
+        s = model.encode(x)
+        back = model.decode(model.invert(x, s, steps, refine=refine), s, steps, clip=False)
+
+        def clocked() -> None:
+            for _ in islice(both_ways(model, x, s, steps, refine), taken):
+                pass
+
+        seconds = median_seconds(clocked) * steps / taken / len(x)
+    return {
+        "way": way.name,
+        "precision": way.precision,
+        "steps": steps,
+        "psnr": float(psnr(back.clamp(-1, 1), x).mean()),
+        "seconds_an_image": seconds,
+    }
+
+
+@torch.no_grad()
+def main() -> None:
+    chosen = options(__doc__, "inversion", ckpt="runs/quickstart", images=64)
+    checkpoint = find_checkpoint(chosen.ckpt)
+    model, data = PatronusModule.load_from_checkpoint(checkpoint), data_of(checkpoint, None)
+    count, T = (4, 20) if chosen.quick else (chosen.images, model.schedule.timesteps)
+    x = normalise(data.table("test").__getitems__(range(count))["image"])
+    rows = [row(model, x, T, 0, PLAIN)]
+    for steps in STEPS:
+        rows.append(row(model, x, steps, 1, FAST))
+        if rows[-1]["psnr"] >= rows[0]["psnr"]:
+            break
+    reached = rows[-1]["psnr"] >= rows[0]["psnr"]
+    ratio = rows[0]["seconds_an_image"] / rows[-1]["seconds_an_image"]
+    report(rows, chosen, images=count, no_lower_psnr=reached, ratio=ratio if reached else None, goal=40.0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""`evaluate`: every number that says how good a model is, each section with the protocol it was measured by.
+
+What is missing is said in words where its numbers would be: `{"absent": why and what to do}`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from patronus_pl.analysis.edit import encode, put_together, take_apart
+from patronus_pl.analysis.evaluation import evaluating
+from patronus_pl.analysis.faithfulness import use_ratio
+from patronus_pl.analysis.findings import FOLDS, TIMES, Subject, counting
+from patronus_pl.analysis.generated import (
+    NO_ATTRIBUTES,
+    NO_PRIOR,
+    Networks,
+    distances,
+    generate,
+    preserved,
+    reconstruction,
+)
+from patronus_pl.analysis.prior import gap_meter
+from patronus_pl.analysis.protocol import Picked, Plan, Section, attempt
+from patronus_pl.analysis.where import as_bytes, as_floats
+from patronus_pl.errors import CheckpointError
+from patronus_pl.metrics import dci, linear_probe, network_hash, total_auroc_difference
+from patronus_pl.modules import LatentPrior, PatronusModule
+from patronus_pl.types import Activations, ImageBytes
+
+USED = 512
+"""Images on which the use of s is measured."""
+PRIOR_STEPS = 50
+"""Of DDIM, from which the prior draws."""
+
+
+@evaluating
+def evaluate(
+    model: PatronusModule, train: Subject, test: Subject, plan: Plan, networks: Networks, prior: LatentPrior | None
+) -> dict[str, Section]:
+    """All sections: use of s, latents, reconstruction, preservation, distances, prior.
+
+    The images from real s serve reconstruction (with random noise), preservation and distances alike: image k is
+    decoded from s of test image k and noise of its own.
+
+    Args:
+        model: a trained model.
+        train: training images: probes and judge learn from them.
+        test: held-out images: all else is measured on them.
+        plan: how much, and how.
+        networks: what looks at images.
+        prior: draws activations from nothing; None for none.
+
+    Raises:
+        CheckpointError: the prior draws another number of activations.
+    """
+    if prior is not None and prior.network.size != model.prototypes.count:
+        raise CheckpointError(
+            f"the prior draws {prior.network.size} activations, the model has {model.prototypes.count} prototypes; "
+            "encode, and train the prior, with the same checkpoint"
+        )
+    learned, reference = Picked.first(train, plan.latents), Picked.first(test, plan.reference)
+    shown, held_out = Picked.first(test, plan.images), Picked.first(test, plan.latents)
+    s_train, s_shown = (_activations(model, picked, plan) for picked in (learned, shown))
+    total = plan.images * plan.steps * (1 if prior is None else 2) + plan.inverted * (2 * plan.steps + 1)
+    with counting(model.denoiser, total) as say:
+        say("from real s")
+        generated = generate(model, s_shown[torch.arange(plan.images) % len(s_shown)], plan)
+        say("from inverted noise")
+        inverted = _inverted(model, shown, plan)
+        imagined = None
+        if prior is not None:
+            say("from the prior")
+            imagined = generate(model, sample(prior, plan.images, plan.seed), plan)
+    return {
+        "use": attempt(lambda: _use(model, Picked.first(test, USED), plan)),
+        "latents": attempt(lambda: latent_quality(s_train, learned, train, plan.seed)),
+        "reconstruction": reconstruction(shown, generated, inverted, plan, networks.lpips),
+        "preservation": attempt(lambda: preserved(learned, shown, generated, train.attribute_names, plan)),
+        "distances": distances(reference, generated, imagined, plan, networks),
+        "prior": {"absent": NO_PRIOR}
+        if prior is None
+        else {
+            "protocol": {"train": learned.protocol(), "test": held_out.protocol(), **prior_protocol(prior, plan.seed)},
+            **attempt(lambda: prior_quality(prior, s_train, _activations(model, held_out, plan), plan.seed)),
+        },
+    }
+
+
+# ---- s ---------------------------------------------------------------------------------------------------------------
+
+
+def _activations(model: PatronusModule, picked: Picked, plan: Plan) -> Activations:
+    return torch.cat([encode(model, as_floats(batch)) for batch in torch.split(picked.bytes, plan.batch_size)])
+
+
+def _use(model: PatronusModule, picked: Picked, plan: Plan) -> Section:
+    times = [t * model.schedule.timesteps // 1000 for t in TIMES]
+    used = use_ratio(model, as_floats(picked.bytes), times, plan.seed, plan.batch_size)
+    return {
+        "protocol": {**picked.protocol(), "t": times, "timesteps": model.schedule.timesteps, "seed": plan.seed},
+        "loss_own": used.own,
+        "loss_other": used.other,
+        "ratio": used.ratio,
+    }
+
+
+def _inverted(model: PatronusModule, shown: Picked, plan: Plan) -> ImageBytes:
+    parts = take_apart(model, as_floats(shown.bytes[: plan.inverted]), plan.steps, plan.batch_size)
+    return as_bytes(put_together(model, parts.x_T, parts.s, plan.steps, plan.sampler, plan.batch_size))
+
+
+def latent_quality(s: Activations, picked: Picked, subject: Subject, seed: int) -> Section:
+    """What activations know of attributes: linear probe, by kind of attribute and as classes; TAD; DCI.
+
+    Args:
+        s: (n, m) activations.
+        picked: the images they are of.
+        subject: names and kinds of the attributes.
+        seed: of the folds.
+    """
+    names, kinds, y = subject.attribute_names, subject.attribute_kind, picked.attributes
+    if not names:
+        return {"absent": NO_ATTRIBUTES}
+    tad = total_auroc_difference(s, y, FOLDS, seed)
+    probe = linear_probe(s, y, FOLDS, seed)
+    best = zip(tad.best, tad.second, tad.latent, tad.explained, strict=True)
+    columns = ("best", "second", "latent", "explained_by_another")
+    return {
+        "protocol": {**picked.protocol(), "folds": FOLDS, "seed": seed},
+        "probe": {
+            "auroc": probe.score,
+            "std": probe.std,
+            **_by_kind(probe.per_attribute, kinds),
+            "per_attribute": dict(zip(names, probe.per_attribute, strict=True)),
+        },
+        "classes": _classes(s, y, seed),
+        "tad": {
+            "tad": tad.tad,
+            "std": tad.std,
+            "captured": len(tad.captured),
+            "per_captured": tad.per_captured,
+            "captured_names": [names[k] for k in tad.captured],
+            "per_attribute": {
+                name: dict(zip(columns, row, strict=True)) for name, row in zip(names, best, strict=True)
+            },
+        },
+        "dci": attempt(lambda: _dci(s, y, seed)),
+    }
+
+
+def _dci(s: Activations, y: Float[np.ndarray, "n a"], seed: int) -> Section:
+    found = dci(s, y, seed=seed)
+    return {name: getattr(found, name) for name in ("disentanglement", "completeness", "informativeness")}
+
+
+def _by_kind(auroc: Float[np.ndarray, " a"], kinds: Sequence[str]) -> Section:
+    """Means over local and global attributes, and how far the former are ahead."""
+    means = {}
+    for kind in ("local", "global"):
+        found = auroc[[k for k, other in enumerate(kinds) if other == kind]]
+        means[kind] = float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
+    return {**means, "local_minus_global": means["local"] - means["global"]}
+
+
+def _classes(s: Activations, y: Float[np.ndarray, "n a"], seed: int) -> Section:
+    """Accuracy of one multinomial probe, if each image belongs to exactly one of the attributes."""
+    if y.shape[1] < 3 or not (np.isin(y, (0, 1)).all() and (y.sum(1) == 1).all()):
+        return {"absent": "the attributes are no classes: more or less than one holds in some images"}
+    probe = linear_probe(s, y.argmax(1), FOLDS, seed)
+    return {"accuracy": probe.score, "std": probe.std}
+
+
+# ---- the prior -------------------------------------------------------------------------------------------------------
+
+
+def sample(prior: LatentPrior, n: int, seed: int) -> Activations:
+    """Activations from nothing, as `prior_protocol` says."""
+    return prior.sample(n, seed, min(PRIOR_STEPS, prior.schedule.timesteps)).cpu()
+
+
+def prior_protocol(prior: LatentPrior, seed: int) -> Section:
+    """How a prior is sampled."""
+    return {"sampler": "ddim", "steps": min(PRIOR_STEPS, prior.schedule.timesteps), "seed": seed}
+
+
+def prior_quality(prior: LatentPrior, s_train: Activations, s_test: Float[Tensor, "k m"], seed: int) -> Section:
+    """The gap meter: how well samples of the prior can be told from real activations.
+
+    Args:
+        prior: what draws.
+        s_train: (n, m) what it learned from.
+        s_test: (k, m) held out.
+        seed: of samples, baselines and tests.
+    """
+    gap = gap_meter(s_train, s_test, sample(prior, len(s_test), seed), seed)
+    return {"weights": network_hash(prior), "two_sample_auc": gap.summary()}

@@ -1,0 +1,148 @@
+"""How a number was measured: how much (`Plan`), on which pixels, with which versions; and plain values for JSON."""
+
+import hashlib
+import math
+import platform
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+
+from patronus_pl.analysis.findings import Subject
+from patronus_pl.errors import PatronusError
+from patronus_pl.modules.patronus import Sampler
+from patronus_pl.types import ImageBytes
+
+Section = dict[str, Any]
+"""Part of an evaluation: numbers, and the `protocol` that they were measured by."""
+
+DIGITS = 6
+"""Significant digits in files: the last bits differ between numbers of threads."""
+PACKAGES = ("patronus-pl", "torch", "numpy", "scipy", "scikit-learn", "torchmetrics", "lightning")
+
+
+class Picked(NamedTuple):
+    """The first images of a split."""
+
+    images: UInt8[np.ndarray, "n c h w"]
+    attributes: Float[np.ndarray, "n a"]
+    split: str
+
+    @classmethod
+    def first(cls, subject: Subject, count: int | None) -> "Picked":
+        """At most that many; None takes all."""
+        split = str(subject.description.get("split", "unknown"))
+        return cls(np.array(subject.images[:count]), np.array(subject.attributes[:count]), split)
+
+    @property
+    def bytes(self) -> ImageBytes:
+        """(n, c, h, w) as a tensor."""
+        return torch.from_numpy(self.images)
+
+    def protocol(self) -> dict[str, Any]:
+        """Which images these are: the hash sees the selection, its order and every step of preprocessing."""
+        return {"split": self.split, "n": len(self.images), "pixels": pixel_hash(self.images)}
+
+
+def pixel_hash(images: UInt8[np.ndarray, "n c h w"]) -> str:
+    """16 hex digits of the shape and of every byte."""
+    digest = hashlib.sha256(str(images.shape).encode())
+    for start in range(0, len(images), 1024):
+        digest.update(np.ascontiguousarray(images[start : start + 1024]).data)
+    return digest.hexdigest()[:16]
+
+
+def array_hash(values: NDArray[Any]) -> str:
+    """16 hex digits of the shape, the type and every byte."""
+    digest = hashlib.sha256(f"{values.shape} {values.dtype}".encode())
+    digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()[:16]
+
+
+def made_with() -> dict[str, Any]:
+    """Versions of what computes, and the commit of the source if it lies in a repository."""
+    versions = {name: version(name) for name in PACKAGES}
+    return {"versions": {**versions, "python": platform.python_version()}, "commit": commit()}
+
+
+def commit() -> str | None:
+    """The commit that is checked out where the package lies; None where there is none."""
+    folder = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(folder), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
+
+
+def plain(value: Any) -> Any:
+    """Values that JSON knows: floats of six significant digits, NaN and infinities None, arrays as lists."""
+    if isinstance(value, Tensor | np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    return value
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured, and how.
+
+    Attributes:
+        images: how many are generated, from s of test images (in turn, if these are fewer).
+        reference: test images that they are compared with, the first ones; None for all.
+        inverted: test images that are decoded from inverted noise.
+        latents: training images whose activations are probed, and from which the judge learns.
+        steps: of sampler and inversion.
+        sampler: of all images.
+        subsets: of the kernel distance.
+        seed: of all noise, folds and resampling.
+        batch_size: images at a time.
+    """
+
+    images: int = 1000
+    reference: int | None = 2000
+    inverted: int = 64
+    latents: int = 10_000
+    steps: int = 20
+    sampler: Sampler = "dpm++"
+    subsets: int = 20
+    seed: int = 0
+    batch_size: int = 64
+
+    def sampling(self) -> Section:
+        """Of the protocol, the part about samplers."""
+        return {"sampler": self.sampler, "steps": self.steps, "eta": 0, "clip": True, "seed": self.seed}
+
+
+PRESETS = {
+    "quick": Plan(),
+    "paper": Plan(images=10_000, reference=None, inverted=500, steps=1000, sampler="ddim", subsets=100),
+}
+"""`quick` takes minutes on a CPU; `paper` is the protocol of the published numbers: 10,000 images, 1000 DDIM steps."""
+
+
+def attempt(measure: Callable[[], Any]) -> Any:
+    """What it measures, or why these data do not allow that."""
+    try:
+        return measure()
+    except PatronusError as error:
+        return {"absent": str(error)}

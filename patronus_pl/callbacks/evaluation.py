@@ -1,0 +1,272 @@
+"""`Evaluation`: `patronus test` writes every number, with how it was measured, to `evaluation.json` in the run."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import nn
+
+from patronus_pl.analysis.cost import cost
+from patronus_pl.analysis.evaluate import evaluate, prior_protocol, prior_quality
+from patronus_pl.analysis.findings import Subject
+from patronus_pl.analysis.generated import Networks
+from patronus_pl.analysis.protocol import PRESETS, Plan, array_hash, attempt, made_with, plain
+from patronus_pl.data.activations import Activations
+from patronus_pl.data.base import ImageDataModule
+from patronus_pl.errors import InvalidOptionError, OutputError
+from patronus_pl.metrics import InceptionFeatures, RandomFeatures, WeightsNotFoundError, load_lpips, network_hash
+from patronus_pl.modules import LatentPrior, PatronusModule
+from patronus_pl.modules.patronus import Sampler
+
+SCHEMA_VERSION = 1
+QUICK_FID = "the quick preset loads no Inception; add --evaluation.features patronus_pl.metrics.InceptionFeatures"
+QUICK_LPIPS = "the quick preset loads no LPIPS; add --evaluation.lpips FILE (AlexNet's), or --evaluation.preset paper"
+
+
+class Evaluation(pl.Callback):
+    """After the losses of `patronus test`: all other numbers of a model, or of a prior over activations.
+
+    The same checkpoint, data and options give the same file, byte for byte; `patronus compare` shows several of them.
+
+    Args:
+        preset: `quick` takes minutes on a CPU; `paper` is the protocol of the published numbers (10,000 images in 1000
+            steps of DDIM against the test set, Inception's features); `none` measures the losses alone.
+        n: images to generate, and test images to compare them with.
+        latents: training images whose activations are probed.
+        inverted: test images that are decoded from inverted noise.
+        steps: of sampler and inversion.
+        sampler: of all images.
+        seed: of noise, folds and resampling.
+        batch_size: images at a time.
+        prior: checkpoint of a prior that was trained on activations of this model.
+        features: network of the distances; by default Inception (`paper`, if its weights can be had), else random
+            features, which need no download.
+        lpips: file of AlexNet's weights for LPIPS.
+        cost: also measure what the model costs, beside an unconditional one, into `cost.json`.
+        cache: folder for features of real images; by default `features` in the folder of the run.
+        out: folder to write to; by default that of the run whose checkpoint is tested.
+
+    Raises, when testing starts:
+        InvalidOptionError: a number that is not positive, or more than one device.
+    """
+
+    def __init__(
+        self,
+        preset: Literal["quick", "paper", "none"] = "quick",
+        n: int | None = None,
+        latents: int | None = None,
+        inverted: int | None = None,
+        steps: int | None = None,
+        sampler: Sampler | None = None,
+        seed: int = 0,
+        batch_size: int = 64,
+        prior: str | None = None,
+        features: nn.Module | None = None,
+        lpips: str | None = None,
+        cost: bool = False,
+        cache: str | None = None,
+        out: str | None = None,
+    ) -> None:
+        self.preset, self.n, self.latents, self.inverted = preset, n, latents, inverted
+        self.steps, self.sampler, self.seed, self.batch_size = steps, sampler, seed, batch_size
+        self.prior, self.features, self.lpips = prior, features, lpips
+        self.cost, self.cache, self.out = cost, cache, out
+        self._checkpoint: dict[str, Any] = {}
+
+    @property
+    def plan(self) -> Plan:
+        """The preset, with what was said otherwise."""
+        said: dict[str, Any] = {
+            "images": self.n,
+            "reference": self.n,
+            "latents": self.latents,
+            "inverted": self.inverted,
+            "steps": self.steps,
+            "sampler": self.sampler,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+        }
+        preset = PRESETS.get(self.preset, PRESETS["quick"])
+        plan = replace(preset, **{name: value for name, value in said.items() if value is not None})
+        return replace(plan, inverted=min(plan.inverted, plan.images))
+
+    # ----------------------------------------------------------------------------------------------------- when
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse impossible options. The constructor does not: jsonargparse would bury the message under its own."""
+        if self.preset == "none":
+            return
+        for name in ("n", "latents", "inverted", "steps", "batch_size"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise InvalidOptionError(f"evaluation.{name} is {number}; it must be at least 1")
+        if trainer.world_size > 1:
+            # Lightning repeats images where ranks would get unequal numbers of them: the losses would not be exact.
+            raise InvalidOptionError(
+                f"an evaluation on {trainer.world_size} devices would count some images twice; add --trainer.devices 1"
+            )
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Remember where the weights come from."""
+        self._checkpoint = {
+            "step": checkpoint.get("global_step"),
+            "ema": "current_model_state" in checkpoint,
+        }
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure, and write."""
+        if self.preset == "none" or getattr(trainer, "fast_dev_run", False):
+            return
+        data: Any = getattr(trainer, "datamodule", None)
+        folder = _writable(self._folder(trainer))
+        if isinstance(pl_module, PatronusModule) and isinstance(data, ImageDataModule):
+            sections = self._of_model(pl_module, data, folder)
+        elif isinstance(pl_module, LatentPrior) and isinstance(data, Activations):
+            sections = self._of_prior(pl_module, data)
+        else:
+            return
+        evaluation = {
+            "schema_version": SCHEMA_VERSION,
+            "preset": self.preset,
+            "model": self._model(trainer, pl_module),
+            "data": data.describe(),
+            "made_with": made_with(),
+            "denoising": _losses(trainer, pl_module),
+            **sections,
+        }
+        write_json(folder / "evaluation.json", evaluation)
+        if self.cost and isinstance(pl_module, PatronusModule):
+            self._write_cost(pl_module, folder)
+
+    def _folder(self, trainer: pl.Trainer) -> Path:
+        if self.out is not None:
+            return Path(self.out)
+        if not trainer.ckpt_path:
+            return Path(trainer.log_dir or ".")
+        beside = Path(trainer.ckpt_path).parent
+        return beside.parent if beside.name == "checkpoints" else beside
+
+    def _model(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
+        return {
+            "class": type(module).__name__,
+            "checkpoint": Path(trainer.ckpt_path).name if trainer.ckpt_path else None,
+            "weights": network_hash(module),
+            "parameters": sum(parameter.numel() for parameter in module.parameters()),
+            **self._checkpoint,
+        }
+
+    # ----------------------------------------------------------------------------------------------------- what
+
+    def _of_model(self, model: PatronusModule, data: ImageDataModule, folder: Path) -> dict[str, Any]:
+        prior = None if self.prior is None else LatentPrior.load_from_checkpoint(_last(self.prior), model.device)
+        networks = self._networks(model, str(folder / "features"))
+        return evaluate(model, subject(data, "train"), subject(data, "test"), self.plan, networks, prior)
+
+    def _of_prior(self, prior: LatentPrior, data: Activations) -> dict[str, Any]:
+        """Against held-out rows of its own file."""
+        held_out = "test" if len(data.tables["test"]) else "val"
+        train, test = (data.tables[split].activations for split in ("train", held_out))
+        rows = {name: {"n": len(s), "activations": array_hash(s)} for name, s in (("train", train), ("test", test))}
+        quality = attempt(lambda: prior_quality(prior, torch.from_numpy(train), torch.from_numpy(test), self.seed))
+        return {"prior": {"protocol": {**rows, **prior_protocol(prior, self.seed)}, **quality}}
+
+    def _networks(self, model: PatronusModule, cache: str) -> Networks:
+        features, no_fid = self._features(model.image_shape[0])
+        return Networks(features.to(model.device).eval(), no_fid, self._lpips(), self.cache or cache)
+
+    def _features(self, channels: int) -> tuple[nn.Module, str]:
+        """The network of the distances, and why it is not Inception."""
+        if self.features is not None:
+            named = isinstance(self.features, InceptionFeatures)
+            return self.features, "" if named else f"--evaluation.features is {type(self.features).__name__}"
+        if self.preset != "paper":
+            return RandomFeatures(channels), QUICK_FID
+        try:
+            return InceptionFeatures(), ""
+        except WeightsNotFoundError as error:
+            rank_zero_warn(f"no FID, distances of random features instead: {error}")
+            return RandomFeatures(channels), without_weights("features.init_args.feature_extractor_weights_path")
+
+    def _lpips(self) -> nn.Module | str:
+        if self.lpips is None and self.preset != "paper":
+            return QUICK_LPIPS
+        try:
+            return load_lpips(self.lpips)
+        except WeightsNotFoundError as error:
+            if self.lpips is not None:
+                raise
+            rank_zero_warn(f"no LPIPS: {error}")
+            return without_weights("lpips")
+
+    def _write_cost(self, model: PatronusModule, folder: Path) -> None:
+        card = cost(model, self.plan.steps, self.plan.sampler)
+        write_json(folder / "cost.json", card.summary())
+        rank_zero_info(card.table())
+
+
+def without_weights(option: str) -> str:
+    """Why a number is absent, in words that are the same each time."""
+    return f"its weights could not be downloaded; fetch the file that the warning names, and add --evaluation.{option}"
+
+
+def subject(data: ImageDataModule, split: str) -> Subject:
+    """The images of a split, and what is known of them."""
+    table = data.table(split)
+    description = {**data.describe(), "split": split}
+    return Subject(table.images, table.attributes, table.ids, data.attribute_names, data.attribute_kind, description)
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """All of it or nothing.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        aside.write_text(json.dumps(plain(value), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(aside, path)
+    except OSError as error:
+        raise OutputError(f"cannot write {str(path)!r} ({error.strerror}); choose another --evaluation.out") from error
+    rank_zero_info(f"-> {path}")
+
+
+def _writable(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to {str(folder)!r} ({error.strerror}); choose another --evaluation.out"
+        ) from error
+    return folder
+
+
+def _last(path: str) -> Path:
+    """The checkpoint, or the last one of the newest run below a folder."""
+    found = sorted(Path(path).rglob("checkpoints/last.ckpt"), key=lambda file: file.stat().st_mtime)
+    return found[-1] if Path(path).is_dir() and found else Path(path)
+
+
+def _losses(trainer: pl.Trainer, module: PatronusModule | LatentPrior) -> dict[str, Any]:
+    """What the test loop logged."""
+    losses = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
+    return {
+        "protocol": {
+            "split": "test",
+            "batches": [int(number) for number in trainer.num_test_batches],
+            "batch_size": getattr(trainer.datamodule, "batch_size", None),  # type: ignore[attr-defined]
+            "precision": trainer.precision,
+            "seed": module.seed,
+            "prediction": module.prediction,
+            "timestep_power": module.timestep_power,
+            "schedule": module.hparams.get("schedule"),
+        },
+        **{name.removeprefix("test/"): value for name, value in losses.items()},
+    }

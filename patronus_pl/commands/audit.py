@@ -1,0 +1,141 @@
+"""`patronus audit`: which attributes a model ties together, and whether the data explain it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import seed_everything
+
+from patronus_pl.analysis.audit import Plan, auditable, restricted
+from patronus_pl.analysis.audit import audit as find
+from patronus_pl.analysis.audit_report import audit_numbers, told, write_audit
+from patronus_pl.analysis.edit import encode
+from patronus_pl.analysis.findings import Subject
+from patronus_pl.analysis.judges import Judge, NamedJudge, NearestPortrait, ProbeJudge, train_judge
+from patronus_pl.analysis.where import as_floats
+from patronus_pl.commands.files import data_of, find_checkpoint, run_folder, subject_of, writable_folder
+from patronus_pl.data import ImageDataModule, PlantedFaces
+from patronus_pl.data.planted_faces import ATTRIBUTES
+from patronus_pl.data.planted_templates import every_portrait
+from patronus_pl.errors import InvalidOptionError
+from patronus_pl.hardware import device_of
+from patronus_pl.modules import PatronusModule
+
+TRAINED_ON = 8000
+"""Images that a judge is trained on, at most."""
+TRIED_ON = 2000
+"""Images that it is tried on, at most."""
+
+
+def audit(
+    ckpt: str,
+    out: str | None = None,
+    data: ImageDataModule | None = None,
+    split: str = "test",
+    n: int = 200,
+    judge: Literal["probe", "cnn", "exact"] | torch.nn.Module = "cnn",
+    judge_data: ImageDataModule | None = None,
+    attributes: list[str] | None = None,
+    reference: int = 4000,
+    twin: str | None = None,
+    fail_above: float | None = None,
+    plan: Plan = Plan(),  # noqa: B008  (frozen; jsonargparse shows its fields as options)
+    seed: int = 0,
+    device: str = "auto",
+) -> None:
+    """Find out which attributes a model ties together, how strongly, and whether the data do too.
+
+    Writes audit.json and audit.html. Ends with exit code 1 if a tie that the data do not explain exceeds --fail-above.
+
+    Args:
+        ckpt: a checkpoint, or the folder of a run.
+        out: folder for the audit; by default that of the run.
+        data: images with attributes; by default those the checkpoint was trained on.
+        split: train, val or test: the images that are edited and on which the judge is tried.
+        n: how many of them.
+        judge: who reads the pictures. probe: the model's own encoder; cnn: a small network, trained now on the training
+            split; exact: by the pixels, for planted faces; or any classifier by class_path, from images in [-1, 1] to
+            probabilities in the order of the data's attributes (or of its `attribute_names`, if it has them).
+        judge_data: images that judges are trained on, such as data without the bias; by default the same data.
+        attributes: names of those to audit; by default all.
+        reference: training images that directions are fitted on.
+        twin: checkpoint of the same model, trained without the bias, whose ties are subtracted.
+        fail_above: largest tie that need not be explained; by default none is too large.
+        plan: how to audit.
+        seed: of everything random.
+        device: auto, cpu or cuda[:i].
+    """
+    seed_everything(seed, verbose=False)
+    checkpoint = find_checkpoint(ckpt)
+    model = PatronusModule.load_from_checkpoint(str(checkpoint)).to(device_of(device))
+    images = data_of(checkpoint, data)
+    folder = writable_folder(Path(out) if out else run_folder(checkpoint))
+    plan = replace(plan, seed=seed)
+    training = subject_of(images, "train", reference)
+    names, excluded = auditable(training, attributes or ())
+    edited = subject_of(images, split, n)
+    plan.check(len(edited.images))
+    other = None if twin is None else PatronusModule.load_from_checkpoint(str(find_checkpoint(twin))).to(model.device)
+    if judge_data is not None:
+        judge_data.prepare_data()
+    teacher, known = judge_data or images, restricted(training, names)
+    found = find(
+        model,
+        known,
+        torch.from_numpy(np.ascontiguousarray(edited.images)),
+        _judge(judge, model, teacher, names),
+        restricted(subject_of(teacher, split, TRIED_ON), names),
+        plan,
+        other,
+    )
+    numbers = audit_numbers(found, plan, _protocol(checkpoint, twin, judge, teacher, known, split), excluded)
+    write_audit(found, numbers, str(folder))
+    for line in told(numbers):
+        print(line)
+    worst = found.ties.worst_unexplained()
+    print(f"largest unexplained tie {worst:.2f} -> {folder / 'audit.html'}")
+    if fail_above is not None and worst > fail_above:
+        raise SystemExit(1)
+
+
+def _judge(
+    judge: str | torch.nn.Module, model: PatronusModule, teacher: ImageDataModule, names: Sequence[str]
+) -> Judge:
+    """The judge of that name, or the user's, for these attributes."""
+    if isinstance(judge, torch.nn.Module):
+        classifier = judge.eval().to(model.device)
+        knows = getattr(judge, "attribute_names", teacher.attribute_names)
+        return NamedJudge(lambda x: classifier(x.to(model.device)), knows, names)
+    if judge == "exact":
+        if not isinstance(teacher, PlantedFaces):
+            raise InvalidOptionError(
+                f"--judge exact knows planted faces alone, not {type(teacher).__name__}; choose cnn or probe"
+            )
+        portraits, attributes = (torch.from_numpy(array) for array in every_portrait(teacher.image_size))
+        return NamedJudge(NearestPortrait(as_floats(portraits), attributes), ATTRIBUTES, names)
+    lesson = restricted(subject_of(teacher, "train", TRAINED_ON), names)
+    pictures, attributes = torch.from_numpy(np.ascontiguousarray(lesson.images)), torch.from_numpy(lesson.attributes)
+    if judge == "cnn":
+        return train_judge(pictures, attributes).to(model.device)
+    return ProbeJudge(model, torch.cat([encode(model, as_floats(x)) for x in torch.split(pictures, 256)]), attributes)
+
+
+def _protocol(
+    checkpoint: Path,
+    twin: str | None,
+    judge: str | torch.nn.Module,
+    teacher: ImageDataModule,
+    training: Subject,
+    split: str,
+) -> dict[str, Any]:
+    return {
+        "checkpoint": checkpoint.name,
+        "twin": None if twin is None else Path(twin).name,
+        "judge": judge if isinstance(judge, str) else type(judge).__name__,
+        "judge_data": str(teacher.describe()),
+        "data": {**training.description, "split": split},
+        "reference_images": len(training.images),
+    }

@@ -1,0 +1,182 @@
+"""`patronus audit-experiment`: train on planted ties of growing strength, audit each model, and see what is found."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from scipy.stats import spearmanr
+from tqdm import tqdm
+
+from patronus_pl.analysis import figures
+from patronus_pl.commands.files import writable_folder
+from patronus_pl.errors import InvalidOptionError, PatronusError
+from patronus_pl.metrics import auroc
+
+
+def audit_experiment(
+    config: str = "configs/quickstart.yaml",
+    out: str = "runs/audit_experiment",
+    pair: str = "Black_Hair,Smiling",
+    rhos: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0),
+    seeds: int = 3,
+    max_steps: int | None = None,
+    n: int = 200,
+    judge: str = "exact",
+    options: tuple[str, ...] = (),
+    audit_options: tuple[str, ...] = (),
+) -> None:
+    """Train a model for each strength of a planted tie and each seed, audit all, and plot estimate against truth.
+
+    One after the other; what is finished is not done again. Writes a folder for each model, and experiment.json and
+    experiment.png.
+
+    Args:
+        config: YAML of the run: planted faces, whose `correlation` is set; or any data, whose `bias` is.
+        out: folder for all.
+        pair: the two attributes to tie, "A,B"; or "A|B|C,D" for one of a group, as `BiasedSubset` takes it.
+        rhos: correlations to plant.
+        seeds: models for each.
+        max_steps: of each training; by default that of the config.
+        n: images that each audit edits.
+        judge: of the audits: exact (planted faces), cnn or probe; it is trained on data without the tie.
+        options: more options of `patronus fit`.
+        audit_options: more options of `patronus audit`.
+    """
+    folder, path = writable_folder(Path(out)), Path(config)
+    if not path.is_file():
+        raise InvalidOptionError(
+            f"--config {config!r}: no such file; name the YAML of a run, as configs/quickstart.yaml"
+        )
+    if len(names := pair.split(",")) != 2 or seeds < 1 or not rhos:
+        raise InvalidOptionError(f"--pair {pair!r}, --rhos {rhos}, --seeds {seeds}: give 'A,B', and at least one each")
+    section = yaml.safe_load(path.read_text(encoding="utf-8"))["data"]
+    runs = [(rho, seed) for rho in rhos for seed in range(seeds)]
+    for rho, seed in tqdm(runs, desc="models", unit="model"):
+        run = writable_folder(folder / f"rho_{rho:g}_seed_{seed}")
+        tie = _tie(section["class_path"], pair, rho)
+        more = [*options, *([] if max_steps is None else [f"--trainer.max_steps={max_steps}"])]
+        _train(run, ["--config", config, *tie, f"--seed_everything={seed}", f"--model.init_args.seed={seed}", *more])
+        _audit(run, [f"--n={n}", f"--judge={judge}", "--judge_data", json.dumps(section), *audit_options])
+    findings = [_read(folder / f"rho_{rho:g}_seed_{seed}", names, rho, seed) for rho, seed in runs]
+    result = {"pair": pair, "config": config, "max_steps": max_steps, **summarise(findings), "runs": findings}
+    (folder / "experiment.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (folder / "experiment.png").write_bytes(draw(result["by_rho"]))
+    print(table(result))
+
+
+def _tie(data: str, pair: str, rho: float) -> list[str]:
+    """Options that tie the attributes in the data."""
+    if rho == 0:
+        return []
+    if data.endswith("PlantedFaces"):
+        return [f"--data.init_args.correlation={json.dumps({pair: rho})}"]
+    return [f"--data.init_args.bias={json.dumps({'pairs': {pair: rho}})}"]
+
+
+def _train(run: Path, options: Sequence[str]) -> None:
+    """`patronus fit`, unless this run has a model already."""
+    if (run / "trained").exists():
+        return
+    place = ["--trainer.logger.init_args.save_dir", str(run), "--trainer.logger.init_args.name", "fit"]
+    _patronus(["fit", *options, *place], run / "fit.log")
+    (run / "trained").touch()
+
+
+def _audit(run: Path, options: Sequence[str]) -> None:
+    """`patronus audit`, unless it is done."""
+    if not (run / "audit.json").exists():
+        _patronus(["audit", str(run / "fit"), f"--out={run}", *options], run / "audit.log")
+
+
+def _patronus(arguments: Sequence[str], log: Path) -> None:
+    """A command in a process of its own, so that no model lives in the memory of the next."""
+    with log.open("w", encoding="utf-8") as file:
+        done = subprocess.run([sys.executable, "-m", "patronus_pl", *arguments], stdout=file, stderr=file, check=False)
+    if done.returncode:
+        last = log.read_text(encoding="utf-8").strip().splitlines()[-1:] or ["it said nothing"]
+        raise PatronusError(f"patronus {arguments[0]} failed ({last[0]}); see {log}, mend it, and start again")
+
+
+# ---- what was found --------------------------------------------------------------------------------------------------
+
+
+def _read(run: Path, names: Sequence[str], rho: float, seed: int) -> dict[str, Any]:
+    """The estimate of the planted tie, and every tested pair with how sure its tie is."""
+    pairs = json.loads((run / "audit.json").read_text(encoding="utf-8"))["pairs"]
+    parents, child = names[0].split("|"), names[1]
+    tested = [pair for pair in pairs if pair["p"] is not None]
+    planted = [pair for pair in tested if {pair["moved"], pair["attribute"]} == {parents[0], child}]
+    # Alternatives of the parent are tied to the child as well: neither found nor missed, they are not counted.
+    akin = {pair["attribute"] for pair in pairs if pair["verdict"] == "one group" and pair["moved"] == parents[0]}
+    tied = [{parent, child} for parent in (*parents, *akin)]
+    others = [pair for pair in tested if {pair["moved"], pair["attribute"]} not in tied]
+    calls = [pair["verdict"] != "independent" for pair in others]
+    return {
+        "rho": rho,
+        "seed": seed,
+        "estimate": sum(pair["tie"] for pair in planted) / len(planted) if planted else None,
+        "phi": sum(pair["phi"] for pair in planted) / len(planted) if planted else None,
+        "planted": [abs(pair["tie"]) for pair in planted],
+        "others": [abs(pair["tie"]) for pair in others],
+        "found": [pair["verdict"] != "independent" for pair in planted],
+        "false": sum(calls),
+        "tested": len(others),
+    }
+
+
+def summarise(findings: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Spearman's correlation of estimate and ρ over models; for each ρ, how well |tie| tells planted pairs from others.
+
+    A planted pair that could not be tested, since its attribute does not move, counts as a tie of 0.
+
+    Args:
+        findings: of each model: `rho`, `estimate`, `planted` and `others` (|tie| of pairs), `found`, `false`, `tested`.
+    """
+    by_rho = []
+    for rho in sorted({finding["rho"] for finding in findings}):
+        group = [finding for finding in findings if finding["rho"] == rho]
+        planted = [tie for finding in group for tie in finding["planted"] or [0.0]]
+        others = [tie for finding in group for tie in finding["others"]]
+        estimates = [finding["estimate"] or 0.0 for finding in group]
+        labels = torch.tensor([1.0] * len(planted) + [0.0] * len(others))
+        area = auroc(torch.tensor([*planted, *others])[:, None], labels[:, None])[0, 0] if others and rho else None
+        by_rho.append(
+            {
+                "rho": rho,
+                "estimates": estimates,
+                "detection_auroc": None if area is None else float(area),
+                "power": _mean([float(found) for finding in group for found in finding["found"] or [False]]),
+                "false_share": sum(f["false"] for f in group) / max(sum(f["tested"] for f in group), 1),
+            }
+        )
+    truth = [finding["rho"] for finding in findings]
+    estimates = [finding["estimate"] or 0.0 for finding in findings]
+    vary = len(set(truth)) > 1 and len(set(estimates)) > 1
+    return {"spearman": float(spearmanr(truth, estimates).statistic) if vary else None, "by_rho": by_rho}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def draw(by_rho: Sequence[dict[str, Any]]) -> bytes:
+    """Estimate against ρ, mean and range over seeds, with the line on which they would be equal."""
+    x = torch.tensor([row["rho"] for row in by_rho])
+    mean, low, high = (torch.tensor([function(row["estimates"]) for row in by_rho]) for function in (_mean, min, max))
+    title = "Tie that the audit finds"
+    return figures.curves(x, [mean, x], ["audit", "planted"], [(low, high), (x, x)], title, "planted φ", "tie")
+
+
+def table(result: dict[str, Any]) -> str:
+    """The same as text."""
+    lines = [f"{'rho':>6} {'estimate':>9} {'AUROC':>7} {'power':>7} {'false':>7}"]
+    for row in result["by_rho"]:
+        area = "–" if row["detection_auroc"] is None else f"{row['detection_auroc']:.3f}"
+        numbers = f"{row['power']:>7.2f} {row['false_share']:>7.3f}"
+        lines.append(f"{row['rho']:>6.2f} {_mean(row['estimates']):>9.2f} {area:>7} {numbers}")
+    return "\n".join([*lines, f"Spearman's correlation of estimate and rho: {result['spearman']}"])

@@ -1,0 +1,112 @@
+"""`patronus compare`: evaluations side by side, provided that they were measured alike."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from patronus_pl.errors import CorruptFileError, InvalidOptionError
+
+SHOWN = 5
+"""Differences that the error names."""
+Numbers = dict[str, Any]
+"""Values by their path, such as `latents.probe.auroc`."""
+
+
+def compare(files: list[str]) -> None:
+    """Print two or more evaluations side by side; refuse those that were not measured by one protocol.
+
+    Args:
+        files: what `patronus test` wrote (evaluation.json), or folders that hold one.
+    """
+    if len(files) < 2:
+        raise InvalidOptionError(f"{len(files)} evaluation to compare; name two or more")
+    evaluations = [read_evaluation(name) for name in files]
+    differing = [line for other in evaluations[1:] for line in differences(evaluations[0], other)]
+    if differing:
+        more = f" (and {len(differing) - SHOWN} more)" if len(differing) > SHOWN else ""
+        raise InvalidOptionError(
+            f"not measured alike, so the numbers say nothing beside each other: {'; '.join(differing[:SHOWN])}{more}. "
+            "Run `patronus test` with the same data and options"
+        )
+    print("\n".join(table(files, evaluations)))
+
+
+def read_evaluation(name: str) -> Numbers:
+    """What `patronus test` wrote.
+
+    Raises:
+        CorruptFileError: there is no such file, or it is no evaluation.
+    """
+    path = Path(name) / "evaluation.json" if Path(name).is_dir() else Path(name)
+    try:
+        evaluation = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CorruptFileError(f"{path} is no evaluation ({error}); `patronus test` writes one") from error
+    if not isinstance(evaluation, dict) or "schema_version" not in evaluation:
+        raise CorruptFileError(f"{path} is no evaluation (it has no schema_version); `patronus test` writes one")
+    return evaluation
+
+
+def differences(a: Numbers, b: Numbers) -> list[str]:
+    """Where the protocols of two evaluations differ; a section that one of them lacks does not count.
+
+    Images are the same if their pixels are: what else the data are called does not matter then.
+    """
+    versions = a["schema_version"], b["schema_version"]
+    found = [] if versions[0] == versions[1] else [f"schema_version: {versions[0]} | {versions[1]}"]
+    ours, theirs = dict(_protocols(a)), dict(_protocols(b))
+    for section in [name for name in ours if name in theirs]:
+        found += _unequal(section, ours[section], theirs[section])
+    if any(".pixels" in line for line in found):
+        found = _unequal("data", dict(_leaves(a.get("data"))), dict(_leaves(b.get("data")))) + found
+    return found
+
+
+def _unequal(section: str, a: Numbers, b: Numbers) -> list[str]:
+    keys = sorted(a.keys() | b.keys())
+    return [f"{section}.{key}: {a.get(key)} | {b.get(key)}" for key in keys if a.get(key) != b.get(key)]
+
+
+def _protocols(value: Any, path: str = "") -> Iterator[tuple[str, Numbers]]:
+    """Every protocol, by the path of the section that it belongs to."""
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            if key == "protocol":
+                yield path, dict(_leaves(entry))
+            else:
+                yield from _protocols(entry, f"{path}.{key}".lstrip("."))
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value that is no container, by its path."""
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if entries is None:
+        yield path, value
+    else:
+        for key, entry in entries:
+            yield from _leaves(entry, f"{path}.{key}".lstrip("."))
+
+
+def table(names: list[str], evaluations: list[Numbers]) -> list[str]:
+    """Lines of text: what the models are, then every number that any of them has."""
+    columns = [dict(_leaves(_shown(evaluation))) for evaluation in evaluations]
+    rows = list(dict.fromkeys(key for column in columns for key in column))
+    cells = [["", *names], *([row, *(_cell(column.get(row)) for column in columns)] for row in rows)]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in cells
+    ]
+
+
+def _shown(value: Any) -> Any:
+    """Without protocols, which are equal, words for what is absent, and what only says how the file was made."""
+    if not isinstance(value, dict):
+        return value
+    hidden = {"protocol", "absent", "schema_version", "data", "preset", "versions", "weights"}
+    return {key: _shown(entry) for key, entry in value.items() if key not in hidden}
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,103 @@
+"""What each of two processes does for `test_ranks.py`, all of it in one go: to start is what takes longest.
+
+python -m tests.ranks FOLDER, under the variables that torchrun sets.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from patronus_pl.cli import main
+from tests.runs import config_args
+
+STEPS, HALF = 6, 3  # epochs have four steps: half is in the middle of one
+CALLBACKS: list[dict[str, Any]] = [
+    {"class_path": "patronus_pl.callbacks.PrototypeStatistics"},
+    {"class_path": "patronus_pl.callbacks.Checkpoint"},
+    {"class_path": "lightning.pytorch.callbacks.LearningRateMonitor"},
+    {"class_path": "patronus_pl.callbacks.SampleDistance", "init_args": {"every": 1, "images": 3, "steps": 2}},
+    {"class_path": "tests.ranks.KeepHalf"},
+    {"class_path": "patronus_pl.callbacks.EMA"},
+]
+
+
+class KeepHalf(pl.Callback):
+    """A checkpoint of the run half way, and what was measured on samples at the end."""
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        folder = Path(trainer.log_dir or "")
+        if trainer.global_step == HALF:
+            trainer.save_checkpoint(folder / "half.ckpt")
+        elif trainer.is_global_zero:
+            measured = {name: float(value) for name, value in trainer.callback_metrics.items() if "samples/" in name}
+            (folder / "samples.json").write_text(json.dumps(measured))
+
+
+class KeepIds(pl.Callback):
+    """The images that this process saw, in a file for each stage and rank."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder, self.ids = folder, list[str]()
+
+    def on_test_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: int) -> None:
+        self.ids += batch["id"]
+        stage = trainer.state.fn.value if trainer.state.fn else ""
+        path = Path(self.folder) / f"ids_{stage}_{trainer.global_rank}.json"
+        path.write_text(json.dumps(self.ids))
+
+    on_validation_batch_end = on_predict_batch_end = on_test_batch_end
+
+
+def fit(folder: Path, name: str, ranks: int, *more: str) -> None:
+    """Train to the last step, at four images a step on any number of ranks."""
+    args = config_args("quickstart", folder)
+    args += ["--data.init_args.train_size=18", f"--data.init_args.batch_size={4 // ranks}"]
+    # Two channels a group: with one, GroupNorm takes out what a bias adds. Its gradient is then rounding alone, which
+    # Adam makes as large as any other.
+    args += ["--model.init_args.denoiser.init_args.base=16", "--model.init_args.lr=1e-4"]
+    args += [
+        "--model.init_args.warmup_steps=0",
+        f"--trainer.max_steps={STEPS}",
+        f"--trainer.val_check_interval={HALF}",
+        "--trainer.log_every_n_steps=1",
+    ]
+    args += [f"--trainer.logger.init_args.name={name}", f"--trainer.callbacks={json.dumps(CALLBACKS)}"]
+    main(["fit", *args, *on(ranks), *more])
+
+
+def on(ranks: int) -> list[str]:
+    """Options of a Trainer on so many ranks."""
+    return [f"--trainer.devices={ranks}", "--trainer.enable_model_summary=false"] + ["--trainer.strategy=ddp"] * (
+        ranks > 1
+    )
+
+
+def run_of(folder: Path, name: str) -> Path:
+    """Where `fit` put it."""
+    return folder / "runs" / name / "version_0"
+
+
+def see(folder: Path, name: str, ranks: int) -> None:
+    """Evaluate (on two ranks only), encode and sample with the last checkpoint of a run: 5 images validate, 7 test."""
+    checkpoint = run_of(folder, name) / "checkpoints/last.ckpt"
+    args = [*config_args("quickstart", folder), f"--ckpt_path={checkpoint}"]
+    args += ["--data.init_args.val_size=5", "--data.init_args.test_size=7"]
+    args += ["--model.init_args.denoiser.init_args.base=16"]
+    args += ["--trainer.callbacks+=tests.ranks.KeepIds", f"--trainer.callbacks.folder={folder}"]
+    for engine in ("validate", "test", "predict") if ranks > 1 else ():
+        main([engine, *args, *on(ranks), *(["--evaluation.preset=none"] if engine == "test" else [])])
+    data = '{"class_path": "patronus_pl.data.PlantedFaces", "init_args": {"test_size": 7, "batch_size": 2}}'
+    activations = folder / f"{name}.npz"
+    main(["encode", str(checkpoint), f"--out={activations}", "--split=test", "--data", data])
+    more = ["--n=5", "--batch_size=2", "--steps=2", f"--out={folder / f'{name}_samples'}"]
+    main(["sample", str(checkpoint), f"--from={activations}", *more])
+
+
+if __name__ == "__main__":
+    here = Path(sys.argv[1])
+    fit(here, "double", 2)
+    fit(here, "double_from_single", 2, f"--ckpt_path={run_of(here, 'single') / 'half.ckpt'}")
+    see(here, "double", 2)
