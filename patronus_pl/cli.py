@@ -139,7 +139,7 @@ def _run_command(argv: list[str]) -> None:
 
     name = argv[0].replace("-", "_")
     function = getattr(import_module(f"patronus_pl.commands.{name}"), name)
-    args = _one_list(function, _data_section(argv[1:]))
+    args = _one_list(function, _data_section([_underscored(arg) for arg in argv[1:]]))
     auto_cli(function, args=args, prog=f"patronus {argv[0]}", parser_class=CommandParser)
 
 
@@ -151,6 +151,12 @@ def _one_list(function: Callable[..., Any], argv: list[str]) -> list[str]:
     count = next((k for k, arg in enumerate(argv) if arg.startswith("-")), len(argv))
     first = next(iter(signature(function).parameters.values()))
     return [json.dumps(argv[:count]), *argv[count:]] if count and first.annotation == list[str] else argv
+
+
+def _underscored(arg: str) -> str:
+    """`--fail-above 0.2` is `--fail_above 0.2`."""
+    name, equals, value = arg.partition("=")
+    return f"--{name[2:].replace('-', '_')}{equals}{value}" if arg.startswith("--") else arg
 
 
 def _data_section(argv: list[str]) -> list[str]:

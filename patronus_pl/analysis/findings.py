@@ -151,13 +151,14 @@ class Findings:
 
     @property
     def legibility(self) -> Float[Tensor, " m"]:
-        """(m,) slope of the edit, held in [0, 1], times how far above chance the best attribute is read; 0 if unmoved.
+        """(m,) slope · (1 - leakage) · (2 AUROC - 1): moves when asked, alone, and stands for one attribute; 0 if unmoved.
 
-        Without attributes the slope alone.
+        Slope and leakage are held in [0, 1]; the last factor, of the best attribute, is left out if there are none.
         """
-        slope = self.faithfulness.slope.clamp(0, 1).nan_to_num(0.0)
+        alone = 1 - self.faithfulness.leakage_mean.nan_to_num(0.0).clamp(0, 1)  # a single one cannot leak
+        moved = (self.faithfulness.slope.clamp(0, 1) * alone).nan_to_num(0.0)
         read = (2 * self.reading.attribute_auroc - 1).nan_to_num(0.0)
-        return slope * read if len(self.reading.names) else slope
+        return moved * read if len(self.reading.names) else moved
 
     def by_legibility(self) -> list[int]:
         """Prototypes, the most legible first; of several that read one attribute, the best comes before all others."""

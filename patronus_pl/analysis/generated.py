@@ -1,5 +1,6 @@
 """Images decoded from activations: how close to their originals, what is preserved, how far from real ones as a set."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -227,7 +228,8 @@ def distances(
     if imagined is None:
         return {**section, "from_prior": {"absent": NO_PRIOR}}
     prior = _compare(network, known, imagined, plan)
-    difference = {"prior_minus_real_s": prior[name] - real[name], "prior_over_real_s": prior[name] / real[name]}
+    ratio = prior[name] / real[name] if real[name] else math.nan  # real s may reproduce the very images
+    difference = {"prior_minus_real_s": prior[name] - real[name], "prior_over_real_s": ratio}
     return {**section, "from_prior": prior, **difference}
 
 

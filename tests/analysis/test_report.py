@@ -128,14 +128,15 @@ def test_top_patches_are_distinct_images_by_name(model: PatronusModule, subject:
 
 def test_the_most_legible_prototypes_of_different_attributes_come_first(findings: Findings) -> None:
     faith, reading = findings.faithfulness, findings.reading
-    moved = replace(faith, slope=torch.tensor([0.9, 0.8, 0.5, torch.nan]))
+    leaks = torch.tensor([0.0, 0.1, 0.2, 0.0])[:, None].expand(4, 4)
+    moved = replace(faith, slope=torch.tensor([0.9, 0.8, 0.5, torch.nan]), leakage=leaks)
     read = replace(
         reading,
         attribute=torch.tensor([2, 2, 5, 7]),
         attribute_auroc=torch.tensor([1.0, 1.0, 0.75, 1.0]),
     )
     ranked = replace(findings, faithfulness=moved, reading=read)
-    assert ranked.legibility.tolist() == pytest.approx([0.9, 0.8, 0.25, 0.0])
+    assert ranked.legibility.tolist() == pytest.approx([0.9, 0.72, 0.2, 0.0])
     assert ranked.by_legibility() == [0, 2, 3, 1]
 
 

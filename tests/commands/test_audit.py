@@ -77,9 +77,9 @@ def test_the_exit_code_tells_of_ties_beyond_the_limit(
     checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Ties, "worst_unexplained", lambda self: 0.25)
-    audit(checkpoint, tmp_path, "--judge=exact", "--fail_above=0.3")
+    audit(checkpoint, tmp_path, "--judge=exact", "--fail-above=0.3")
     with pytest.raises(SystemExit) as stop:
-        audit(checkpoint, tmp_path, "--judge=exact", "--fail_above=0.2")
+        audit(checkpoint, tmp_path, "--judge=exact", "--fail-above=0.2")
     assert stop.value.code == 1
 
 
