@@ -151,7 +151,7 @@ class Findings:
 
     @property
     def legibility(self) -> Float[Tensor, " m"]:
-        """(m,) slope · (1 - leakage) · (2 AUROC - 1): moves when asked, alone, and stands for one attribute; 0 if unmoved.
+        """(m,) slope · (1 - leakage) · (2 AUROC - 1): moves when asked, alone, and reads an attribute; 0 if unmoved.
 
         Slope and leakage are held in [0, 1]; the last factor, of the best attribute, is left out if there are none.
         """
