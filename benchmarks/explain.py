@@ -17,9 +17,8 @@ import torch
 from report import options, report
 from steps import model_of
 
-from patronus_pl.analysis.findings import Effort
+from patronus_pl.analysis.findings import Effort, Subject
 from patronus_pl.analysis.report import explain
-from patronus_pl.commands.files import subject_of
 from patronus_pl.data import PlantedFaces
 
 
@@ -27,7 +26,7 @@ def one(m: int, steps: int, size: int, images: int, base: int) -> dict[str, floa
     """Make a report."""
     data = PlantedFaces(image_size=size, batch_size=64, test_size=images)
     model = model_of("quickstart", size, m, base=base).eval().to(memory_format=torch.channels_last)
-    subject = subject_of(data, "test", images)
+    subject = Subject.of(data, "test", images)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:

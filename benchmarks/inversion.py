@@ -16,7 +16,7 @@ from report import median_seconds, options, report
 from steps import FAST, PLAIN, Way
 from torch import Tensor
 
-from patronus_pl.commands.files import data_of, find_checkpoint
+from patronus_pl.commands.files import opened
 from patronus_pl.data.base import normalise
 from patronus_pl.diffusion import samplers
 from patronus_pl.metrics import psnr
@@ -55,8 +55,7 @@ def row(model: PatronusModule, x: Tensor, steps: int, refine: int, way: Way, com
 @torch.no_grad()
 def main() -> None:
     chosen = options(__doc__, "inversion", ckpt="runs/quickstart", images=64)
-    checkpoint = find_checkpoint(chosen.ckpt)
-    model, data = PatronusModule.load_from_checkpoint(checkpoint), data_of(checkpoint, None)
+    _, model, data = opened(chosen.ckpt, None, seed=0, device="cpu")
     count, T = (4, 20) if chosen.quick else (chosen.images, model.schedule.timesteps)
     x = normalise(data.table("test").__getitems__(range(count))["image"])
     rows = [row(model, x, T, 0, PLAIN)]

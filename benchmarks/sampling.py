@@ -15,7 +15,7 @@ from report import median_seconds, options, report
 from steps import FAST, PLAIN, Way
 from torch import Tensor
 
-from patronus_pl.commands.files import data_of, find_checkpoint
+from patronus_pl.commands.files import opened
 from patronus_pl.data.base import normalise
 from patronus_pl.diffusion import NoiseSource
 from patronus_pl.metrics import RandomFeatures, frechet_distance
@@ -48,8 +48,7 @@ def seconds_an_image(model: PatronusModule, x_T: Tensor, s: Tensor, steps: int, 
 @torch.no_grad()
 def main() -> None:
     chosen = options(__doc__, "sampling", ckpt="runs/quickstart", images=512)
-    checkpoint = find_checkpoint(chosen.ckpt)
-    model, data = PatronusModule.load_from_checkpoint(checkpoint), data_of(checkpoint, None)
+    _, model, data = opened(chosen.ckpt, None, seed=0, device="cpu")
     table, T = data.table("test"), 20 if chosen.quick else model.schedule.timesteps
     count = 8 if chosen.quick else min(chosen.images, len(table))
     real = normalise(table.__getitems__(range(count))["image"])

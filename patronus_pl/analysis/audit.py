@@ -252,7 +252,7 @@ class _Bench:
         self.s, self.x_T = self._start(images)
 
     def _encode(self, images: Image | ImageBytes) -> Activations:
-        return torch.cat([encode(self.model, as_floats(x)) for x in torch.split(images, self.plan.batch_size)])
+        return encode(self.model, images, self.plan.batch_size)
 
     def _start(self, images: Image | ImageBytes) -> tuple[Activations, Image]:
         if self.plan.noise == "inverted":

@@ -2,24 +2,20 @@
 
 import json
 import os
-import platform
-import re
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 
 from patronus_pl.analysis.audit import Audit, Plan
-from patronus_pl.analysis.page import Picture, embed, number, spoken, steps_path
-from patronus_pl.analysis.report_numbers import finite
+from patronus_pl.analysis.page import Picture, embed, steps_path, template
+from patronus_pl.analysis.protocol import plain, versions
 from patronus_pl.analysis.ties import Ties
 from patronus_pl.analysis.where import as_floats
 from patronus_pl.errors import OutputError
@@ -47,14 +43,13 @@ def audit_numbers(
         protocol: what else decides them: checkpoint, judge, data.
         excluded: attributes that were left out, and why.
     """
-    packages = {name: version(name) for name in ("patronus-pl", "torch", "numpy")}
     numbers = {
         "schema_version": SCHEMA_VERSION,
         "protocol": {
             **protocol,
             "images": audit.images,
             **asdict(plan),
-            "versions": {**packages, "python": platform.python_version()},
+            "versions": versions(),
         },
         "summary": _summary(audit),
         "attributes": [_attribute(audit, a) for a in range(len(audit.names))],
@@ -68,7 +63,7 @@ def audit_numbers(
         ],
         "null": {"scale": audit.ties.null_scale, "ties": audit.null},
     }
-    result: dict[str, Any] = finite(numbers)
+    result: dict[str, Any] = plain(numbers)
     return result
 
 
@@ -146,21 +141,12 @@ def worst_pairs(numbers: dict[str, Any], count: int = WORST) -> list[dict[str, A
 
 def render_audit(audit: Audit, numbers: dict[str, Any]) -> str:
     """The page; everything from outside is escaped."""
-    environment = Environment(
-        loader=PackageLoader("patronus_pl", "analysis"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"n": number, "spoken": spoken}
     worst = worst_pairs(numbers)
     names = list(audit.moves.names)
     rows = [names.index(pair["move"]) for pair in worst]
     scores = audit.seen.scores[rows, : audit.seen.pictures.shape[1]]
     columns = [audit.names.index(pair["attribute"]) for pair in worst]
-    return environment.get_template("audit.html").render(
-        style=_style(environment),
+    return template("audit.html").render(
         numbers=numbers,
         table={(pair["move"], pair["attribute"]): pair for pair in numbers["pairs"]},
         worst=worst,
@@ -170,13 +156,6 @@ def render_audit(audit: Audit, numbers: dict[str, Any]) -> str:
         tied=TIED,
         unexplained=UNEXPLAINED,
     )
-
-
-def _style(environment: Environment) -> str:
-    """The look of the report, which is the look of this page."""
-    source, _, _ = PackageLoader("patronus_pl", "analysis").get_source(environment, "report.html")
-    found = re.search(r"<style>(.*?)</style>", source, re.DOTALL)
-    return found[1] if found else ""
 
 
 def _before_and_after(audit: Audit, p: int) -> Picture:

@@ -13,12 +13,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from patronus_pl.analysis.evaluation import evaluating
+from patronus_pl.analysis.evaluating import evaluating
+from patronus_pl.analysis.where import as_floats
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.metrics import psnr
 from patronus_pl.modules import PatronusModule
 from patronus_pl.modules.patronus import Sampler
-from patronus_pl.types import Activations, Image
+from patronus_pl.types import Activations, Image, ImageBytes
 
 PSNR_FLOOR = 25.0
 """Edits of images that come back from their own noise with less than this many dB are flagged."""
@@ -139,9 +140,9 @@ def put_together(
 
 
 @evaluating
-def encode(model: PatronusModule, images: Image, batch_size: int = 64) -> Activations:
-    """`model.encode`, some images at a time."""
-    return torch.cat([model.encode(x.to(model.device)).cpu() for x in torch.split(images, batch_size)])
+def encode(model: PatronusModule, images: Image | ImageBytes, batch_size: int = 64) -> Activations:
+    """`model.encode`, some images at a time; (n, c, h, w) in [-1, 1] or as bytes."""
+    return torch.cat([model.encode(as_floats(x.to(model.device))).cpu() for x in torch.split(images, batch_size)])
 
 
 class Job(NamedTuple):

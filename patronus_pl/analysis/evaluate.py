@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patronus_pl.analysis.edit import encode, put_together, take_apart
-from patronus_pl.analysis.evaluation import evaluating
+from patronus_pl.analysis.evaluating import evaluating
 from patronus_pl.analysis.faithfulness import use_ratio
 from patronus_pl.analysis.findings import FOLDS, TIMES, Subject, counting
 from patronus_pl.analysis.generated import (
@@ -26,7 +26,6 @@ from patronus_pl.analysis.generated import (
 from patronus_pl.analysis.prior import gap_meter
 from patronus_pl.analysis.protocol import Picked, Plan, Section, attempt
 from patronus_pl.analysis.where import as_bytes, as_floats
-from patronus_pl.errors import CheckpointError
 from patronus_pl.metrics import dci, linear_probe, network_hash, total_auroc_difference
 from patronus_pl.modules import LatentPrior, PatronusModule
 from patronus_pl.types import Activations, ImageBytes
@@ -57,14 +56,11 @@ def evaluate(
     Raises:
         CheckpointError: the prior draws another number of activations.
     """
-    if prior is not None and prior.network.size != model.prototypes.count:
-        raise CheckpointError(
-            f"the prior draws {prior.network.size} activations, the model has {model.prototypes.count} prototypes; "
-            "encode, and train the prior, with the same checkpoint"
-        )
+    if prior is not None:
+        prior.check_fits(model.prototypes.count)
     learned, reference = Picked.first(train, plan.latents), Picked.first(test, plan.reference)
     shown, held_out = Picked.first(test, plan.images), Picked.first(test, plan.latents)
-    s_train, s_shown = (_activations(model, picked, plan) for picked in (learned, shown))
+    s_train, s_shown = (encode(model, picked.bytes, plan.batch_size) for picked in (learned, shown))
     total = plan.images * plan.steps * (1 if prior is None else 2) + plan.inverted * (2 * plan.steps + 1)
     with counting(model.denoiser, total) as say:
         say("from real s")
@@ -85,16 +81,12 @@ def evaluate(
         if prior is None
         else {
             "protocol": {"train": learned.protocol(), "test": held_out.protocol(), **prior_protocol(prior, plan.seed)},
-            **attempt(lambda: prior_quality(prior, s_train, _activations(model, held_out, plan), plan.seed)),
+            **attempt(lambda: prior_quality(prior, s_train, encode(model, held_out.bytes, plan.batch_size), plan.seed)),
         },
     }
 
 
 # ---- s ---------------------------------------------------------------------------------------------------------------
-
-
-def _activations(model: PatronusModule, picked: Picked, plan: Plan) -> Activations:
-    return torch.cat([encode(model, as_floats(batch)) for batch in torch.split(picked.bytes, plan.batch_size)])
 
 
 def _use(model: PatronusModule, picked: Picked, plan: Plan) -> Section:

@@ -9,7 +9,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from patronus_pl.analysis.edit import PSNR_FLOOR, chosen, encode, jobs, put_together, take_apart
-from patronus_pl.analysis.evaluation import evaluating
+from patronus_pl.analysis.evaluating import evaluating
 from patronus_pl.analysis.where import as_bytes, locate
 from patronus_pl.diffusion import NoiseSource
 from patronus_pl.errors import InvalidOptionError

@@ -31,7 +31,7 @@ from patronus_pl.analysis.what import what
 from patronus_pl.analysis.when import emergence
 from patronus_pl.analysis.where import as_floats, point_at_parts
 from patronus_pl.errors import InvalidOptionError
-from patronus_pl.metrics import PointingGame, linear_probe
+from patronus_pl.metrics import PointingGame, linear_probe, mean_image_error
 from patronus_pl.modules import PatronusModule
 from patronus_pl.types import Activations
 
@@ -53,7 +53,7 @@ def find(model: PatronusModule, subject: Subject, effort: Effort) -> Findings:
     bs, steps, sampler, seed = effort.batch_size, effort.steps, effort.sampler, effort.seed
     with counting(model.denoiser, effort.evaluations(model.prototypes.count, n)) as say:
         say("activations")
-        activations, error = _activations(model, subject, bs)
+        activations = torch.cat([encode(model, batch["image"], bs) for batch in _batches(subject, bs)])
         if unmeasured(model):
             set_ranges(model, activations)
         say("patches")
@@ -86,7 +86,7 @@ def find(model: PatronusModule, subject: Subject, effort: Effort) -> Findings:
         pointing=_pointing(model, subject, reading, bs),
         use=use,
         reconstruction=reconstruction,
-        mean_image_error=error,
+        mean_image_error=mean_image_error(as_floats(batch["image"]) for batch in _batches(subject, bs)),
         what=turned,
         faithfulness=moved,
         untrained=null,
@@ -100,17 +100,6 @@ def _batches(subject: Subject, size: int) -> Iterator[dict[str, Any]]:
     for start in range(0, len(subject.images), size):
         rows = slice(start, start + size)
         yield {"image": torch.from_numpy(np.ascontiguousarray(subject.images[rows])), "id": list(subject.ids[rows])}
-
-
-def _activations(model: PatronusModule, subject: Subject, batch_size: int) -> tuple[Activations, float]:
-    """Of all images, and the error of their mean: E x² - (E x)², a pixel each, averaged."""
-    rows, first, second = [], torch.zeros(()), torch.zeros(())
-    for batch in _batches(subject, batch_size):
-        x = as_floats(batch["image"])
-        rows.append(encode(model, x, batch_size))
-        first, second = first + x.double().sum(0), second + x.double().square().sum(0)
-    n = len(subject.images)
-    return torch.cat(rows), float((second / n - (first / n).square()).mean())
 
 
 def most_room(s: Activations, low: Float[Tensor, " m"], high: Float[Tensor, " m"], count: int) -> list[int]:

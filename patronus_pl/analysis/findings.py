@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -24,6 +24,30 @@ from patronus_pl.types import Activations, Image
 
 FOLDS = 5
 """Of a linear probe."""
+MASKED = 512
+"""Images whose parts are looked at."""
+
+
+@runtime_checkable  # the tests check types at run time
+class ImageSource(Protocol):
+    """What `Subject.of` asks of the data: an `ImageDataModule`, which this folder does not import."""
+
+    @property
+    def attribute_names(self) -> Sequence[str]:
+        """Of all attributes."""
+
+    @property
+    def attribute_kind(self) -> Sequence[str]:
+        """Of each attribute: `local`, `global`, `unknown`."""
+
+    def table(self, split: str) -> Any:
+        """Images, attributes and ids."""
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the images."""
+
+    def attribute_masks(self, split: str, rows: Int[np.ndarray, " k"]) -> Bool[np.ndarray, "k a h w"] | None:
+        """The part that shows each attribute; None where no parts are known."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +72,21 @@ class Subject:
     attribute_kind: Sequence[str] = ()
     description: dict[str, Any] = field(default_factory=dict)
     masks: Bool[np.ndarray, "k a h w"] | None = None
+
+    @classmethod
+    def of(cls, data: ImageSource, split: str, n: int | None = None) -> "Subject":
+        """The first n images of a split (None: all), with what the data know of them."""
+        table = data.table(split)
+        rows = np.arange(len(table) if n is None else min(n, len(table)))
+        return cls(
+            images=table.images if len(rows) == len(table) else table.subset(rows).images,  # a subset is a copy
+            attributes=table.attributes[rows],
+            ids=table.ids[: len(rows)],
+            attribute_names=data.attribute_names,
+            attribute_kind=data.attribute_kind,
+            description={**data.describe(), "split": split},
+            masks=data.attribute_masks(split, rows[:MASKED]),
+        )
 
     def first(self, count: int) -> Image:
         """The first images, in [-1, 1]."""

@@ -1,7 +1,7 @@
 """Images decoded from activations: how close to their originals, what is preserved, how far from real ones as a set."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
+from patronus_pl.analysis.draw import draw
 from patronus_pl.analysis.judges import Judge, judged, train_judge
 from patronus_pl.analysis.protocol import Picked, Plan, Section, attempt, pixel_hash
-from patronus_pl.analysis.where import as_bytes, as_floats
-from patronus_pl.diffusion import NoiseSource
+from patronus_pl.analysis.where import as_floats
 from patronus_pl.metrics import (
     InceptionFeatures,
     cached_arrays,
@@ -22,6 +22,7 @@ from patronus_pl.metrics import (
     inception_score,
     kernel_distance,
     lpips,
+    mean_image_error,
     mse,
     network_hash,
     precision_recall,
@@ -29,7 +30,6 @@ from patronus_pl.metrics import (
     ssim,
 )
 from patronus_pl.modules import PatronusModule
-from patronus_pl.modules.patronus import Sampler
 from patronus_pl.types import Activations, Image, ImageBytes
 
 NEIGHBOURS = 3
@@ -58,33 +58,6 @@ class Networks:
     cache: str | None = None
 
 
-def draw(
-    model: PatronusModule,
-    s: Activations,
-    rows: Sequence[int],
-    steps: int,
-    sampler: Sampler,
-    seed: int,
-    batch_size: int = 64,
-) -> Iterator[ImageBytes]:
-    """Batches of images as bytes, decoded from s and from new noise, which depends on (seed, row) alone.
-
-    Args:
-        model: the model.
-        s: (n, m).
-        rows: which image each of the n is.
-        steps: of the sampler.
-        sampler: which.
-        seed: of the noise.
-        batch_size: images at a time.
-    """
-    for start in range(0, len(s), batch_size):
-        chunk = s[start : start + batch_size].to(model.device)
-        noise = NoiseSource(seed, rows[start : start + batch_size], model.device)
-        x_T = noise((len(chunk), *model.image_shape))
-        yield as_bytes(model.decode(x_T, chunk, steps, sampler, noise=noise).cpu())
-
-
 def generate(model: PatronusModule, s: Activations, plan: Plan) -> ImageBytes:
     """An image for each row of s, see `draw`."""
     return torch.cat(list(draw(model, s, range(len(s)), plan.steps, plan.sampler, plan.seed, plan.batch_size)))
@@ -105,19 +78,10 @@ def reconstruction(
     n = len(shown.images)
     return {
         "protocol": {**shown.protocol(), "inverted": len(inverted), **plan.sampling()},
-        "mse_mean_image": _variance(shown.bytes),
+        "mse_mean_image": mean_image_error(as_floats(x) for x in torch.split(shown.bytes, 256)),
         "random": _likeness(generated[:n], shown.bytes, network),
         "inverted": _likeness(inverted, shown.bytes[: len(inverted)], network),
     }
-
-
-def _variance(images: ImageBytes) -> float:
-    """Mean over pixels of their variance over images: the error of the mean image, in units of [-1, 1]."""
-    first = second = torch.zeros((), dtype=torch.float64)
-    for batch in torch.split(images, 256):
-        x = as_floats(batch).double()
-        first, second = first + x.sum(0), second + x.square().sum(0)
-    return float((second / len(images) - (first / len(images)).square()).mean())
 
 
 def _likeness(pictures: ImageBytes, originals: ImageBytes, network: nn.Module | str) -> Section:

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from patronus_pl.analysis.census import best_attribute
-from patronus_pl.analysis.evaluation import evaluating
+from patronus_pl.analysis.evaluating import evaluating
 from patronus_pl.analysis.judges import Judge, judged
 from patronus_pl.analysis.where import as_bytes
 from patronus_pl.metrics.logistic import logistic_weights

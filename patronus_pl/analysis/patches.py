@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from patronus_pl.analysis.evaluation import evaluating
+from patronus_pl.analysis.evaluating import evaluating
 from patronus_pl.analysis.where import as_floats, best_patch
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.modules import PatronusModule

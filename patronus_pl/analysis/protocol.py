@@ -4,7 +4,7 @@ import hashlib
 import math
 import platform
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,8 +25,9 @@ Section = dict[str, Any]
 """Part of an evaluation: numbers, and the `protocol` that they were measured by."""
 
 DIGITS = 6
-"""Significant digits in files: the last bits differ between numbers of threads."""
-PACKAGES = ("patronus-pl", "torch", "numpy", "scipy", "scikit-learn", "torchmetrics", "lightning")
+"""Significant digits of an evaluation: the last bits differ between numbers of threads."""
+CORE = ("patronus-pl", "torch", "numpy")
+PACKAGES = (*CORE, "scipy", "scikit-learn", "torchmetrics", "lightning")
 
 
 class Picked(NamedTuple):
@@ -69,8 +70,12 @@ def array_hash(values: NDArray[Any]) -> str:
 
 def made_with() -> dict[str, Any]:
     """Versions of what computes, and the commit of the source if it lies in a repository."""
-    versions = {name: version(name) for name in PACKAGES}
-    return {"versions": {**versions, "python": platform.python_version()}, "commit": commit()}
+    return {"versions": versions(PACKAGES), "commit": commit()}
+
+
+def versions(packages: Sequence[str] = CORE) -> dict[str, str]:
+    """Of packages, and of Python."""
+    return {**{name: version(name) for name in packages}, "python": platform.python_version()}
 
 
 def commit() -> str | None:
@@ -89,16 +94,18 @@ def commit() -> str | None:
     return found.stdout.strip()
 
 
-def plain(value: Any) -> Any:
-    """Values that JSON knows: floats of six significant digits, NaN and infinities None, arrays as lists."""
+def plain(value: Any, digits: int | None = None) -> Any:
+    """Values that JSON knows: NaN and infinities None, arrays as lists; floats of `digits` significant ones, or all."""
     if isinstance(value, Tensor | np.ndarray | np.generic):
-        return plain(value.tolist())
+        return plain(value.tolist(), digits)
     if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+        if not math.isfinite(value):
+            return None
+        return value if digits is None else float(f"{value:.{digits}g}")
     if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
+        return {str(key): plain(entry, digits) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
+        return [plain(entry, digits) for entry in value]
     return value
 
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patronus_pl.analysis.evaluation import evaluating
+from patronus_pl.analysis.evaluating import evaluating
 from patronus_pl.modules import PatronusModule
 from patronus_pl.types import Activations, Image
 

@@ -10,7 +10,6 @@ from typing import Any
 from patronus_pl.analysis.atlas import draw_files, render
 from patronus_pl.analysis.find import find
 from patronus_pl.analysis.findings import Effort, Findings, Subject
-from patronus_pl.analysis.report_numbers import finite as finite
 from patronus_pl.analysis.report_numbers import report_numbers
 from patronus_pl.errors import OutputError
 from patronus_pl.modules import PatronusModule

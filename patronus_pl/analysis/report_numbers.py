@@ -1,8 +1,5 @@
 """Every number of a report, as plain values that JSON knows."""
 
-import math
-import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +8,11 @@ from torch import Tensor
 
 from patronus_pl.analysis.edit import PSNR_FLOOR
 from patronus_pl.analysis.findings import Effort, Findings, Subject
+from patronus_pl.analysis.protocol import plain, versions
 from patronus_pl.analysis.when import order
 from patronus_pl.modules import PatronusModule
 
 SCHEMA_VERSION = 1
-
-
-def finite(value: Any) -> Any:
-    """The same as plain values that JSON knows: tensors become lists, NaN and infinities None."""
-    if isinstance(value, Tensor):
-        return finite(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(entry) for entry in value]
-    return value
 
 
 def report_numbers(
@@ -42,18 +27,17 @@ def report_numbers(
         "prototypes": [_prototype(model, findings, subject, j) for j in range(model.prototypes.count)],
         "order": findings.by_legibility(),
     }
-    result: dict[str, Any] = finite(numbers)
+    result: dict[str, Any] = plain(numbers)
     return result
 
 
 def _protocol(subject: Subject, effort: Effort, checkpoint: str) -> dict[str, Any]:
-    packages = {name: version(name) for name in ("patronus-pl", "torch", "numpy")}
     return {
         "checkpoint": Path(checkpoint).name,
         "data": subject.description,
         "images": len(subject.images),
         **vars(effort),
-        "versions": {**packages, "python": platform.python_version()},
+        "versions": versions(),
     }
 
 

@@ -174,7 +174,7 @@ def interpolated_series(
 def _read_back(model: PatronusModule, pictures: Image, batch_size: int) -> tuple[ImageBytes, Activations]:
     """Pictures as they will be in their files, and s of those."""
     stored = as_bytes(pictures)
-    return stored, encode(model, as_floats(stored), batch_size)
+    return stored, encode(model, stored, batch_size)
 
 
 def write_table(path: Path, everything: Sequence[Series]) -> None:

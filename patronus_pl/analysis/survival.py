@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patronus_pl.analysis.edit import chosen, encode, jobs, put_together, take_apart
-from patronus_pl.analysis.evaluation import evaluating
+from patronus_pl.analysis.evaluating import evaluating
 from patronus_pl.analysis.when import VISIBLE, Emergence, first_passage
 from patronus_pl.diffusion import Denoise, NoiseSchedule, samplers
 from patronus_pl.errors import InvalidOptionError

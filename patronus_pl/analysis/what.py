@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from patronus_pl.analysis.edit import chosen, encode, jobs, put_together, take_apart
-from patronus_pl.analysis.evaluation import evaluating
+from patronus_pl.analysis.evaluating import evaluating
 from patronus_pl.analysis.where import locate
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.modules import PatronusModule

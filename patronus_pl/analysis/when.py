@@ -9,7 +9,7 @@ from scipy.stats import kendalltau
 from torch import Tensor
 
 from patronus_pl.analysis.edit import Parts, chosen, jobs, take_apart
-from patronus_pl.analysis.evaluation import evaluating
+from patronus_pl.analysis.evaluating import evaluating
 from patronus_pl.modules import PatronusModule
 from patronus_pl.types import Image
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from patronus_pl.analysis.evaluation import evaluating
+from patronus_pl.analysis.evaluating import evaluating
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.metrics import PointingGame, pointing_game
 from patronus_pl.modules import PatronusModule

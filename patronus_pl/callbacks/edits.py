@@ -15,9 +15,10 @@ from patronus_pl.analysis.edit import PSNR_FLOOR, Change, chosen, encode
 from patronus_pl.analysis.ranges import set_ranges, unmeasured
 from patronus_pl.analysis.series import Series, Variant, draw_grid, edited_series, interpolated_series, write_table
 from patronus_pl.data.base import SPLITS, ImageDataModule, normalise
-from patronus_pl.errors import InvalidOptionError, OutputError
+from patronus_pl.errors import InvalidOptionError
 from patronus_pl.modules import PatronusModule
 from patronus_pl.modules.patronus import Sampler
+from patronus_pl.runs import writable_folder
 from patronus_pl.types import Activations, Attributes
 
 LONGEST = 80
@@ -163,7 +164,7 @@ class Edits(pl.Callback):
         self._s, attributes = self._looked_up(pl_module, data)
         self._variants = self._all_variants(pl_module, attributes, data.attribute_names)
         self._ends = [(find_image(data, pair.start), find_image(data, pair.end)) for pair in self.interpolations]
-        self._folder = writable(Path(self.out or Path(run or ".", "edits")))
+        self._folder = writable_folder(Path(self.out or Path(run or ".", "edits")), "Edits.out")
         self._drawn: list[Placed] = []
 
     def _looked_up(self, model: PatronusModule, data: ImageDataModule) -> tuple[Activations | None, Attributes | None]:
@@ -284,19 +285,6 @@ def find_image(data: ImageDataModule, which: int | str) -> dict[str, Any]:
     raise InvalidOptionError(
         f"there is no image {which!r}; give a row of the test split (0..{len(test) - 1}) or an id like {test.ids[0]!r}"
     )
-
-
-def writable(folder: Path) -> Path:
-    """The folder, made if need be.
-
-    Raises:
-        OutputError: it cannot be.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write to {str(folder)!r} ({error.strerror}); choose another Edits.out") from error
-    return folder
 
 
 def from_all_ranks(trainer: pl.Trainer, mine: list[Placed]) -> list[Placed]:

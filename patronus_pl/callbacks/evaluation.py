@@ -15,13 +15,14 @@ from patronus_pl.analysis.cost import cost
 from patronus_pl.analysis.evaluate import evaluate, prior_protocol, prior_quality
 from patronus_pl.analysis.findings import Subject
 from patronus_pl.analysis.generated import Networks
-from patronus_pl.analysis.protocol import PRESETS, Plan, array_hash, attempt, made_with, plain
+from patronus_pl.analysis.protocol import DIGITS, PRESETS, Plan, array_hash, attempt, made_with, plain
 from patronus_pl.data.activations import Activations
 from patronus_pl.data.base import ImageDataModule
 from patronus_pl.errors import InvalidOptionError, OutputError
 from patronus_pl.metrics import InceptionFeatures, RandomFeatures, WeightsNotFoundError, load_lpips, network_hash
 from patronus_pl.modules import LatentPrior, PatronusModule
 from patronus_pl.modules.patronus import Sampler
+from patronus_pl.runs import find_checkpoint, run_folder, writable_folder
 
 SCHEMA_VERSION = 1
 QUICK_FID = "the quick preset loads no Inception; add --evaluation.features patronus_pl.metrics.InceptionFeatures"
@@ -125,7 +126,7 @@ class Evaluation(pl.Callback):
         if self.preset == "none" or getattr(trainer, "fast_dev_run", False):
             return
         data: Any = getattr(trainer, "datamodule", None)
-        folder = _writable(self._folder(trainer))
+        folder = writable_folder(self._folder(trainer), "--evaluation.out")
         if isinstance(pl_module, PatronusModule) and isinstance(data, ImageDataModule):
             sections = self._of_model(pl_module, data, folder)
         elif isinstance(pl_module, LatentPrior) and isinstance(data, Activations):
@@ -148,10 +149,7 @@ class Evaluation(pl.Callback):
     def _folder(self, trainer: pl.Trainer) -> Path:
         if self.out is not None:
             return Path(self.out)
-        if not trainer.ckpt_path:
-            return Path(trainer.log_dir or ".")
-        beside = Path(trainer.ckpt_path).parent
-        return beside.parent if beside.name == "checkpoints" else beside
+        return run_folder(Path(trainer.ckpt_path)) if trainer.ckpt_path else Path(trainer.log_dir or ".")
 
     def _model(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
         return {
@@ -165,9 +163,10 @@ class Evaluation(pl.Callback):
     # ----------------------------------------------------------------------------------------------------- what
 
     def _of_model(self, model: PatronusModule, data: ImageDataModule, folder: Path) -> dict[str, Any]:
-        prior = None if self.prior is None else LatentPrior.load_from_checkpoint(_last(self.prior), model.device)
-        networks = self._networks(model, str(folder / "features"))
-        return evaluate(model, subject(data, "train"), subject(data, "test"), self.plan, networks, prior)
+        networks, plan, prior = self._networks(model, str(folder / "features")), self.plan, None
+        if self.prior is not None:
+            prior = LatentPrior.load_from_checkpoint(find_checkpoint(self.prior), model.device)
+        return evaluate(model, Subject.of(data, "train", plan.latents), Subject.of(data, "test"), plan, networks, prior)
 
     def _of_prior(self, prior: LatentPrior, data: Activations) -> dict[str, Any]:
         """Against held-out rows of its own file."""
@@ -216,13 +215,6 @@ def without_weights(option: str) -> str:
     return f"its weights could not be downloaded; fetch the file that the warning names, and add --evaluation.{option}"
 
 
-def subject(data: ImageDataModule, split: str) -> Subject:
-    """The images of a split, and what is known of them."""
-    table = data.table(split)
-    description = {**data.describe(), "split": split}
-    return Subject(table.images, table.attributes, table.ids, data.attribute_names, data.attribute_kind, description)
-
-
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """All of it or nothing.
 
@@ -231,27 +223,11 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     """
     aside = path.with_name(f".{path.name}.part")
     try:
-        aside.write_text(json.dumps(plain(value), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        aside.write_text(json.dumps(plain(value, DIGITS), indent=1, allow_nan=False) + "\n", encoding="utf-8")
         os.replace(aside, path)
     except OSError as error:
         raise OutputError(f"cannot write {str(path)!r} ({error.strerror}); choose another --evaluation.out") from error
     rank_zero_info(f"-> {path}")
-
-
-def _writable(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write to {str(folder)!r} ({error.strerror}); choose another --evaluation.out"
-        ) from error
-    return folder
-
-
-def _last(path: str) -> Path:
-    """The checkpoint, or the last one of the newest run below a folder."""
-    found = sorted(Path(path).rglob("checkpoints/last.ckpt"), key=lambda file: file.stat().st_mtime)
-    return found[-1] if Path(path).is_dir() and found else Path(path)
 
 
 def _losses(trainer: pl.Trainer, module: PatronusModule | LatentPrior) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
+from patronus_pl.analysis.draw import draw
 from patronus_pl.analysis.edit import encode
-from patronus_pl.analysis.generated import draw
 from patronus_pl.analysis.protocol import pixel_hash
 from patronus_pl.analysis.where import as_floats
 from patronus_pl.callbacks.pictures import images_of
 from patronus_pl.data.base import ImageDataModule
-from patronus_pl.errors import CheckpointError, InvalidOptionError
+from patronus_pl.errors import InvalidOptionError
 from patronus_pl.metrics import (
     FeatureStatistics,
     FrechetDistance,
@@ -147,11 +147,7 @@ class SampleDistance(pl.Callback):
 
     def _imagined(self, model: PatronusModule, count: int) -> Activations:
         prior = LatentPrior.load_from_checkpoint(str(self.prior), model.device)
-        if prior.network.size != model.prototypes.count:
-            raise CheckpointError(
-                f"the prior draws {prior.network.size} activations, the model has {model.prototypes.count} prototypes; "
-                "name another prior"
-            )
+        prior.check_fits(model.prototypes.count)
         return prior.sample(count, self.seed)
 
     def _statistics(self, network: nn.Module, data: ImageDataModule, folder: str) -> FeatureStatistics:

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch import seed_everything
 
 from patronus_pl.analysis.audit import Plan, auditable, restricted
 from patronus_pl.analysis.audit import audit as find
@@ -16,13 +15,13 @@ from patronus_pl.analysis.edit import encode
 from patronus_pl.analysis.findings import Subject
 from patronus_pl.analysis.judges import Judge, NamedJudge, NearestPortrait, ProbeJudge, train_judge
 from patronus_pl.analysis.where import as_floats
-from patronus_pl.commands.files import data_of, find_checkpoint, run_folder, subject_of, writable_folder
+from patronus_pl.commands.files import opened
 from patronus_pl.data import ImageDataModule, PlantedFaces
 from patronus_pl.data.planted_faces import ATTRIBUTES
 from patronus_pl.data.planted_templates import every_portrait
 from patronus_pl.errors import InvalidOptionError
-from patronus_pl.hardware import device_of
 from patronus_pl.modules import PatronusModule
+from patronus_pl.runs import find_checkpoint, run_folder, writable_folder
 
 TRAINED_ON = 8000
 """Images that a judge is trained on, at most."""
@@ -68,15 +67,12 @@ def audit(
         seed: of everything random.
         device: auto, cpu or cuda[:i].
     """
-    seed_everything(seed, verbose=False)
-    checkpoint = find_checkpoint(ckpt)
-    model = PatronusModule.load_from_checkpoint(str(checkpoint)).to(device_of(device))
-    images = data_of(checkpoint, data)
+    checkpoint, model, images = opened(ckpt, data, seed, device)
     folder = writable_folder(Path(out) if out else run_folder(checkpoint))
     plan = replace(plan, seed=seed)
-    training = subject_of(images, "train", reference)
+    training = Subject.of(images, "train", reference)
     names, excluded = auditable(training, attributes or ())
-    edited = subject_of(images, split, n)
+    edited = Subject.of(images, split, n)
     plan.check(len(edited.images))
     other = None if twin is None else PatronusModule.load_from_checkpoint(str(find_checkpoint(twin))).to(model.device)
     if judge_data is not None:
@@ -87,7 +83,7 @@ def audit(
         known,
         torch.from_numpy(np.ascontiguousarray(edited.images)),
         _judge(judge, model, teacher, names),
-        restricted(subject_of(teacher, split, TRIED_ON), names),
+        restricted(Subject.of(teacher, split, TRIED_ON), names),
         plan,
         other,
     )
@@ -116,11 +112,11 @@ def _judge(
             )
         portraits, attributes = (torch.from_numpy(array) for array in every_portrait(teacher.image_size))
         return NamedJudge(NearestPortrait(as_floats(portraits), attributes), ATTRIBUTES, names)
-    lesson = restricted(subject_of(teacher, "train", TRAINED_ON), names)
+    lesson = restricted(Subject.of(teacher, "train", TRAINED_ON), names)
     pictures, attributes = torch.from_numpy(np.ascontiguousarray(lesson.images)), torch.from_numpy(lesson.attributes)
     if judge == "cnn":
         return train_judge(pictures, attributes).to(model.device)
-    return ProbeJudge(model, torch.cat([encode(model, as_floats(x)) for x in torch.split(pictures, 256)]), attributes)
+    return ProbeJudge(model, encode(model, pictures), attributes)
 
 
 def _protocol(

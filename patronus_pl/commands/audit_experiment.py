@@ -13,9 +13,9 @@ from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from patronus_pl.analysis import figures
-from patronus_pl.commands.files import writable_folder
 from patronus_pl.errors import InvalidOptionError, PatronusError
 from patronus_pl.metrics import auroc
+from patronus_pl.runs import writable_folder
 
 
 def audit_experiment(

@@ -11,11 +11,12 @@ from lightning.pytorch import seed_everything
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from patronus_pl.commands.files import data_of, find_checkpoint, writable_folder
+from patronus_pl.commands.files import data_of
 from patronus_pl.commands.ranks import Ranks, all_ranks
 from patronus_pl.data import ImageDataModule
 from patronus_pl.data.base import ImageTable, normalise
 from patronus_pl.modules import PatronusModule
+from patronus_pl.runs import find_checkpoint, writable_folder
 
 
 @torch.inference_mode()

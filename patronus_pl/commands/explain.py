@@ -3,14 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
-from lightning.pytorch import seed_everything
-
-from patronus_pl.analysis.findings import Effort
+from patronus_pl.analysis.findings import Effort, Subject
 from patronus_pl.analysis.report import explain as write_report
-from patronus_pl.commands.files import data_of, find_checkpoint, run_folder, subject_of
+from patronus_pl.commands.files import opened
 from patronus_pl.data import ImageDataModule
-from patronus_pl.hardware import device_of
-from patronus_pl.modules import PatronusModule
+from patronus_pl.runs import run_folder
 
 
 def explain(
@@ -35,10 +32,7 @@ def explain(
         seed: of everything random.
         device: auto, cpu or cuda[:i].
     """
-    seed_everything(seed, verbose=False)
-    checkpoint = find_checkpoint(ckpt)
-    model = PatronusModule.load_from_checkpoint(str(checkpoint)).to(device_of(device))
-    images = data_of(checkpoint, data)
+    checkpoint, model, images = opened(ckpt, data, seed, device)
     folder = Path(out) if out else run_folder(checkpoint)
-    write_report(model, subject_of(images, split, n), str(folder), str(checkpoint), replace(effort, seed=seed))
+    write_report(model, Subject.of(images, split, n), str(folder), str(checkpoint), replace(effort, seed=seed))
     print(f"report -> {folder / 'report.html'}")

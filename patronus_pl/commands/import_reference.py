@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from patronus_pl.commands.files import writable_folder
 from patronus_pl.modules.checkpoint import save_module
 from patronus_pl.modules.reference import load_reference
+from patronus_pl.runs import writable_folder
 
 
 def import_reference(directory: str, out: str = "model.ckpt") -> None:

@@ -1,5 +1,6 @@
 """`patronus sample`: images from nothing."""
 
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -11,14 +12,13 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from patronus_pl.commands.files import find_checkpoint, writable_folder
+from patronus_pl.analysis.draw import draw
 from patronus_pl.commands.ranks import Ranks, all_ranks
 from patronus_pl.data import Activations
-from patronus_pl.data.base import to_bytes
-from patronus_pl.diffusion import NoiseSource
 from patronus_pl.errors import CheckpointError, InvalidOptionError
 from patronus_pl.hardware import autocast
 from patronus_pl.modules import LatentPrior, PatronusModule
+from patronus_pl.runs import find_checkpoint, writable_folder
 from patronus_pl.types import ImageBytes
 
 
@@ -75,12 +75,12 @@ def _draw(
     """Draw and write the images that are this process's."""
     mine = ranks.share(len(s))
     drawn = [torch.empty((0, *model.image_shape), dtype=torch.uint8)]
-    for i in tqdm(range(0, len(mine), batch_size), desc="sample", unit="batch", disable=ranks.rank > 0):
-        rows = mine[i : i + batch_size]
-        x_T = NoiseSource(seed, rows, model.device)((len(rows), *model.image_shape))
-        drawn.append(to_bytes(model.decode(x_T, s[list(rows)], steps, sampler="dpm++")).cpu())
-        for k, image in zip(rows, drawn[-1], strict=True):
+    batches = draw(model, s[list(mine)], mine, steps, "dpm++", seed, batch_size)
+    bar = tqdm(batches, desc="sample", unit="batch", total=-(-len(mine) // batch_size), disable=ranks.rank > 0)
+    for start, images in zip(count(0, batch_size), bar, strict=False):
+        for k, image in zip(mine[start : start + batch_size], images, strict=True):
             _write_png(image, folder / f"{k:05d}.png")
+        drawn.append(images)
     return torch.cat(drawn)
 
 

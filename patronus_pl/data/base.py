@@ -169,6 +169,10 @@ class ImageDataModule(pl.LightningDataModule):
             "bias": None if self.bias is None else self.bias.describe(),
         }
 
+    def attribute_masks(self, split: str, rows: NDArray[np.int64]) -> NDArray[np.bool_] | None:
+        """(k, a, h, w): which pixels show each attribute in the given rows of `table(split)`; None if unknown."""
+        return None
+
     def setup(self, stage: str | None = None) -> None:
         """Load the splits that `stage` needs (None: all)."""
         for split in STAGES.get(stage or "", SPLITS):

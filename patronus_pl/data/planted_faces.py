@@ -286,6 +286,14 @@ class PlantedFaces(ImageDataModule):
         ids = self.table(split).ids
         return self._draw([FIRST_INDEX[split] + int(ids[row].rpartition("-")[2]) for row in rows]).masks
 
+    def attribute_masks(self, split: str, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(k, a, h, w): the part that shows each attribute; empty for attributes of the whole image."""
+        parts = self.masks(split, rows)
+        masks = np.zeros((len(rows), len(self.attribute_names), *parts.shape[2:]), dtype=np.bool_)
+        for name, part in self.attribute_part.items():
+            masks[:, self.attribute_names.index(name)] = parts[:, self.part_names.index(part)]
+        return masks
+
     def describe(self) -> dict[str, Any]:
         """What decides the images, the planted correlation among it."""
         correlation = {f"{tie.parent},{tie.child}": tie.rho for tie in ties(self.correlation)}

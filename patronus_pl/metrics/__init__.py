@@ -29,7 +29,7 @@ from patronus_pl.metrics.latent_quality import (
     total_auroc_difference,
 )
 from patronus_pl.metrics.localisation import PointingGame, pointing_game
-from patronus_pl.metrics.reconstruction import load_lpips, lpips, mse, psnr, ssim
+from patronus_pl.metrics.reconstruction import load_lpips, lpips, mean_image_error, mse, psnr, ssim
 from patronus_pl.metrics.two_sample import two_sample_auc
 
 __all__ = [
@@ -55,6 +55,7 @@ __all__ = [
     "linear_probe",
     "load_lpips",
     "lpips",
+    "mean_image_error",
     "mse",
     "network_hash",
     "pointing_game",

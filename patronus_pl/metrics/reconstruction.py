@@ -3,6 +3,8 @@
 Images are in [-1, 1]. One number an image: the caller averages exactly over uneven batches and can show the worst.
 """
 
+from collections.abc import Iterable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -66,6 +68,18 @@ def load_lpips(backbone_path: str | None = None) -> nn.Module:
     except (KeyError, RuntimeError) as error:
         raise CorruptFileError(f"{path} does not hold torchvision's AlexNet; download it again") from error
     return network
+
+
+def mean_image_error(batches: Iterable[Image]) -> float:
+    """E x² - (E x)², mean over pixels: what always drawing the mean image would cost, in the units of `mse`.
+
+    Args:
+        batches: all images, some at a time.
+    """
+    count, first, second = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for x in batches:
+        count, first, second = count + len(x), first + x.double().sum(0), second + x.double().square().sum(0)
+    return float((second / count - (first / count).square()).mean())
 
 
 @torch.no_grad()

@@ -71,6 +71,14 @@ class LatentPrior(DiffusionModule):
         self.register_buffer("low", torch.zeros(network.size))
         self.register_buffer("high", torch.ones(network.size))
 
+    def check_fits(self, prototypes: int) -> None:
+        """Raise CheckpointError unless the prior draws one activation for each of the prototypes."""
+        if self.network.size != prototypes:
+            raise CheckpointError(
+                f"the prior draws {self.network.size} activations, the model has {prototypes} prototypes; "
+                "encode, and train the prior, with the same checkpoint"
+            )
+
     @torch.no_grad()
     def sample(self, n: int, seed: int, steps: int = 50, sampler: Sampler = "ddim") -> Float[Tensor, "n m"]:
         """Draw activations, each within the range that it has over the training set.

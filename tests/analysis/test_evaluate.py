@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from patronus_pl.analysis.draw import draw
 from patronus_pl.analysis.evaluate import evaluate, latent_quality, prior_quality
 from patronus_pl.analysis.findings import Subject
-from patronus_pl.analysis.generated import Networks, Preservation, draw, preservation, real_features
-from patronus_pl.analysis.protocol import PRESETS, Picked, Plan, attempt, commit, made_with, pixel_hash, plain
+from patronus_pl.analysis.generated import Networks, Preservation, preservation, real_features
+from patronus_pl.analysis.protocol import DIGITS, PRESETS, Picked, Plan, attempt, commit, made_with, pixel_hash, plain
 from patronus_pl.analysis.where import as_bytes
 from patronus_pl.denoiser import VectorNet
 from patronus_pl.diffusion import NoiseSchedule
@@ -44,7 +45,7 @@ def tiny_prior(size: int = 4) -> LatentPrior:
 
 def measured(prior: LatentPrior | None = None, plan: Plan = PLAN) -> dict[str, Any]:
     model, train, test = painter(), squares(60, 0, "train"), squares(50, 1, "test")
-    found: dict[str, Any] = plain(evaluate(model, train, test, plan, networks(), prior))
+    found: dict[str, Any] = plain(evaluate(model, train, test, plan, networks(), prior), DIGITS)
     return found
 
 
@@ -219,7 +220,7 @@ def test_pixels_are_told_apart_by_order_shape_and_value() -> None:
 
 def test_plain_values_are_json() -> None:
     value = {"a": torch.tensor([0.123456789, float("nan")]), 1: np.float32(0.5), "b": (np.arange(2), float("inf"))}
-    text = json.dumps(plain(value), allow_nan=False)
+    text = json.dumps(plain(value, DIGITS), allow_nan=False)
     assert json.loads(text) == {"a": [0.123457, None], "1": 0.5, "b": [[0, 1], None]}
 
 

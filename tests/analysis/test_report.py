@@ -18,7 +18,8 @@ from sklearn.metrics import roc_auc_score
 from patronus_pl.analysis import atlas, page, report
 from patronus_pl.analysis.find import _area, find, most_room
 from patronus_pl.analysis.findings import Findings, Subject
-from patronus_pl.analysis.report import explain, finite
+from patronus_pl.analysis.protocol import plain
+from patronus_pl.analysis.report import explain
 from patronus_pl.errors import InvalidOptionError, OutputError
 from patronus_pl.modules import PatronusModule
 from tests.analysis.subjects import LITTLE, faces, tiny_model, unlabelled, with_ranges
@@ -356,9 +357,9 @@ def test_an_unwritable_folder_is_named_before_anything_is_measured(
         explain(model, subject, str(tmp_path / "file" / "out"), effort=LITTLE)
 
 
-def test_finite() -> None:
+def test_plain_numbers_keep_all_their_digits() -> None:
     value = {"a": torch.tensor([1.0, torch.nan]), "b": (math.inf, 2, "x", None), 3: np.float64("nan")}
-    assert finite(value) == {"a": [1.0, None], "b": [None, 2, "x", None], "3": None}
+    assert plain(value) == {"a": [1.0, None], "b": [None, 2, "x", None], "3": None}
 
 
 def test_page_speaks_of_what_it_was_given(model: PatronusModule, subject: Subject, findings: Findings) -> None:

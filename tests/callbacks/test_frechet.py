@@ -8,8 +8,8 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
+from patronus_pl.analysis.draw import draw
 from patronus_pl.analysis.edit import encode
-from patronus_pl.analysis.generated import draw
 from patronus_pl.analysis.where import as_floats
 from patronus_pl.callbacks import EMA, Checkpoint, SampleDistance
 from patronus_pl.callbacks.frechet import log_name, shard

@@ -5,7 +5,7 @@ from scipy.ndimage import gaussian_filter
 from torchvision.models import alexnet
 
 from patronus_pl.errors import CorruptFileError, InvalidOptionError
-from patronus_pl.metrics import WeightsNotFoundError, load_lpips, lpips, mse, psnr, ssim
+from patronus_pl.metrics import WeightsNotFoundError, load_lpips, lpips, mean_image_error, mse, psnr, ssim
 
 
 def images(n=3, channels=3, size=32, seed=0):
@@ -19,6 +19,11 @@ def test_mse_and_psnr_of_a_known_error():
     np.testing.assert_allclose(mse(x, y), [0.04, 4.0], rtol=1e-6)
     np.testing.assert_allclose(psnr(x, y), [20.0, 0.0], atol=1e-5)
     assert torch.isinf(psnr(x, x)).all()
+
+
+def test_the_error_of_the_mean_image_is_the_variance_over_images():
+    x = images(7)
+    assert mean_image_error(iter(x.split(3))) == pytest.approx(x.double().numpy().var(0).mean(), rel=1e-12)
 
 
 def ssim_by_filters(x, y):

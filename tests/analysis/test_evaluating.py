@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from patronus_pl.analysis.evaluation import evaluating
+from patronus_pl.analysis.evaluating import evaluating
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -1,0 +1,43 @@
+"""What a run leaves and where: its folder, its last checkpoint, and whether a folder can be written to."""
+
+import tempfile
+from pathlib import Path
+
+from patronus_pl.errors import CheckpointError, OutputError
+
+
+def find_checkpoint(path: str) -> Path:
+    """A checkpoint: the file itself, or `last.ckpt` of the newest run below a folder such as `runs/quickstart`.
+
+    Raises:
+        CheckpointError: the folder holds none.
+    """
+    if not Path(path).is_dir():
+        return Path(path)
+    found = sorted(Path(path).rglob("checkpoints/last.ckpt"), key=lambda file: file.stat().st_mtime)
+    if not found:
+        raise CheckpointError(f"no checkpoints/last.ckpt below {path!r}; train one with `patronus fit`")
+    return found[-1]
+
+
+def run_folder(checkpoint: Path) -> Path:
+    """The folder of the run that a checkpoint belongs to."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+
+
+def writable_folder(path: Path, option: str = "--out") -> Path:
+    """The folder, made if need be.
+
+    Args:
+        path: of the folder.
+        option: that chooses another, for the error.
+
+    Raises:
+        OutputError: it cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return path
+    except OSError as error:
+        raise OutputError(f"cannot write to {str(path)!r} ({error.strerror}); choose another {option}") from error
