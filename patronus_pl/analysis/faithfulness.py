@@ -19,6 +19,10 @@ from patronus_pl.modules.patronus import Sampler
 from patronus_pl.types import Image
 
 
+UNUSED = 0.1
+"""Slope of an edit below which a prototype is unused."""
+
+
 @dataclass(frozen=True)
 class Faithfulness:
     """What `faithfulness` found, for p of the m prototypes on n images. NaN where a prototype has no range to move in.
@@ -50,6 +54,11 @@ class Faithfulness:
     round_trip_psnr: Float[Tensor, " n"]
     flagged: Bool[Tensor, " n"]
     pictures: UInt8[Tensor, "p kept v c h w"]
+
+    @property
+    def unused(self) -> Bool[Tensor, " p"]:
+        """(p,) whether the denoiser hardly heeds it: moved through its range, it comes back where it was."""
+        return self.slope < UNUSED
 
     @property
     def leakage_mean(self) -> Float[Tensor, " p"]:

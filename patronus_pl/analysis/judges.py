@@ -6,18 +6,17 @@ ideal portraits, and any classifier of the user's. What a judge is worth is meas
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from patronus_pl.analysis.edit import encode
 from patronus_pl.analysis.where import as_floats
 from patronus_pl.errors import InvalidOptionError
-from patronus_pl.metrics import auroc
+from patronus_pl.metrics import SmallCNN, auroc
 from patronus_pl.metrics.logistic import logistic_weights
 from patronus_pl.modules import PatronusModule
 from patronus_pl.types import Activations, Attributes, Image, ImageBytes
@@ -149,40 +148,6 @@ class ProbeJudge:
 
 
 # ---- an independent network ------------------------------------------------------------------------------------------
-
-
-class SmallCNN(nn.Module):
-    """Four strided convolutions, the mean and the maximum over places, one linear layer: scores (b, a).
-
-    Args:
-        channels: of the images.
-        attributes: a.
-        largest: images are shrunk to at most so many pixels a side.
-    """
-
-    def __init__(self, channels: int, attributes: int, largest: int = 64) -> None:
-        super().__init__()
-        self.largest = largest
-        widths = (channels, 24, 48, 96, 96)
-        layers: list[nn.Module] = []
-        for stage, (before, after) in enumerate(pairwise(widths)):
-            layers += [nn.Conv2d(before, after, 3, 2 if stage else 1, 1), nn.BatchNorm2d(after), nn.ReLU()]
-        self.features, self.last = nn.Sequential(*layers), nn.Linear(2 * widths[-1], attributes)
-
-    def logits(self, images: Image) -> Float[Tensor, "b a"]:
-        """Log odds of each attribute."""
-        longest = max(images.shape[-2:])
-        if longest > self.largest:
-            size = [max(1, side * self.largest // longest) for side in images.shape[-2:]]
-            images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
-        maps = self.features(images)
-        logits: Tensor = self.last(torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1))
-        return logits
-
-    @torch.no_grad()
-    def forward(self, images: Image) -> Float[Tensor, "b a"]:
-        """Probabilities."""
-        return self.logits(images.to(self.last.weight.device)).sigmoid()
 
 
 def train_judge(

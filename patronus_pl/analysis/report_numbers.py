@@ -49,6 +49,7 @@ def _overview(findings: Findings, subject: Subject) -> dict[str, Any]:
         "dead_prototypes": _where(found.dead),
         "duplicate_pairs": found.duplicates,
         "global_prototypes": _where(found.is_global),
+        "unused_prototypes": _where(moved.unused),
         "consistency": findings.consistency.overall,
         "consistency_interval": [findings.consistency.overall_low, findings.consistency.overall_high],
         "use": [
@@ -132,6 +133,7 @@ def _prototype(model: PatronusModule, findings: Findings, subject: Subject, j: i
         "std": float(census.std[j]),
         "dead": bool(census.dead[j]),
         "global": bool(census.is_global[j]),
+        "unused": bool(moved.unused[j]),
         "spread": float(census.spread[j]),
         "duplicates": [k if i == j else i for i, k in census.duplicates if j in (i, k)],
         "neighbour": int(census.neighbour[j]),

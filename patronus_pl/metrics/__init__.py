@@ -1,5 +1,6 @@
 """Numbers that say how good a model is: pure functions on arrays, and torchmetrics where states add up over ranks."""
 
+from patronus_pl.metrics.classifier import ClassifierFeatures, SmallCNN
 from patronus_pl.metrics.disentanglement import DCI, dci
 from patronus_pl.metrics.features import (
     InceptionFeatures,
@@ -34,12 +35,14 @@ from patronus_pl.metrics.two_sample import two_sample_auc
 
 __all__ = [
     "DCI",
+    "ClassifierFeatures",
     "FeatureStatistics",
     "FrechetDistance",
     "InceptionFeatures",
     "LinearProbe",
     "PointingGame",
     "RandomFeatures",
+    "SmallCNN",
     "TotalAurocDifference",
     "WeightsNotFoundError",
     "auroc",

@@ -67,6 +67,11 @@ class TestFaithfulness:
         assert card.summary(live)["slope"] == pytest.approx((0.8 + 0.5) / 2, abs=1e-3)
         assert card.summary()["slope"] == pytest.approx((0.5 + 0.0) / 2, abs=1e-3)
 
+    def test_a_prototype_whose_edit_comes_back_is_unused(self):
+        card = faithfulness(painter(MIXING), images(3), steps=4)
+        assert card.unused.tolist() == [slope < 0.1 for slope in MIXING.diagonal()]
+        assert card.unused.any() and not card.unused.all()
+
     def test_a_model_that_does_not_standardise_is_measured_by_its_ranges(self):
         model = painter(MIXING)
         model.standardise = False

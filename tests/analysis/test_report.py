@@ -244,13 +244,16 @@ def test_the_census_names_them(model: PatronusModule, subject: Subject, findings
         duplicates=[(1, 3)],
         is_global=torch.tensor([False, False, True, False]),
     )
-    made = replace(findings, census=found)
+    moved = replace(findings.faithfulness, slope=torch.tensor([0.9, 0.02, 0.5, 0.7]))
+    made = replace(findings, census=found, faithfulness=moved)
     numbers = report.report_numbers(model, made, subject, LITTLE, "")
     overview = numbers["overview"]
+    assert overview["unused_prototypes"] == [1]
     assert (overview["dead_prototypes"], overview["global_prototypes"]) == ([0], [2])
     assert overview["duplicate_pairs"] == [[1, 3]]
     html = " ".join(atlas.render(model, made, subject, numbers).split())
     assert 'hardly ever change: <a href="#p0">0</a>.' in html
+    assert 'moving them changes nothing: <a href="#p1">1</a>.' in html
     assert 'say the same: <a href="#p1">1</a> and <a href="#p3">3</a>.' in html
 
 
