@@ -21,7 +21,7 @@ from patronus_pl.modules import PatronusModule
 from tests.data import trees
 from tests.runs import CONFIGS, config_args
 
-OVERLAYS = ("paper", "edits", "8_gpus", "nodes")
+OVERLAYS = ("paper", "laptop", "edits", "8_gpus", "nodes")
 
 
 @pytest.fixture(autouse=True)
@@ -127,6 +127,25 @@ def test_paper_overlay_sets_every_choice_back(tmp_path: Path, capsys: pytest.Cap
     assert not any("EMA" in callback["class_path"] for callback in config["trainer"]["callbacks"])
 
 
+@pytest.mark.parametrize("name", ["fashion_mnist", "cifar10"])
+def test_laptop_overlay_changes_the_denoiser_and_not_the_data(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overlay = ["--config", str(CONFIGS / "laptop.yaml")]
+    printed = []
+    for more in ([], overlay):
+        with pytest.raises(SystemExit):
+            main(["fit", *config_args(name, tmp_path), *more, "--print_config"])
+        printed.append(yaml.safe_load(capsys.readouterr().out))
+    paper, laptop = (config["model"]["init_args"] for config in printed)
+    assert (laptop["denoiser"]["init_args"]["patch"], laptop["denoiser"]["init_args"]["base"]) == (4, 48)
+    for key in ("encoder", "prototypes", "image_shape"):
+        assert laptop[key] == paper[key]
+    assert laptop["denoiser"]["init_args"]["condition_dim"] == paper["denoiser"]["init_args"]["condition_dim"]
+    assert printed[1]["trainer"]["max_steps"] == 6000
+    assert printed[1]["trainer"]["max_epochs"] in (None, -1)
+
+
 MANY = [part for name in ("8_gpus", "nodes") for part in ("--config", str(CONFIGS / f"{name}.yaml"))]
 
 
@@ -192,6 +211,8 @@ def test_explain_writes_the_report_into_the_run(run: Path) -> None:
 def test_encode_then_sample(run: Path, tmp_path: Path) -> None:
     file = tmp_path / "s.npz"
     main(["encode", str(run), f"--out={file}", "--split=val", "--data", str(run / "config.yaml")])
+    (tmp_path / "any.txt").touch()
+    assert file.stat().st_mode == (tmp_path / "any.txt").stat().st_mode
     arrays = np.load(file)
     assert arrays["activations"].shape == (4, 16)
     assert arrays["ids"].tolist() == [f"val-{i:06d}" for i in range(4)]
