@@ -10,7 +10,6 @@ import os
 import pickle
 import re
 import socket
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -162,9 +161,10 @@ def cached_arrays(
 def _write_atomically(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
+        aside = path.with_name(f".{path.name}.{os.getpid()}.part")  # a temporary file's mode would shut others out
+        with open(aside, "wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # names are ours, none is `allow_pickle`
-        os.replace(file.name, path)
+        os.replace(aside, path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another cache folder") from error
 
