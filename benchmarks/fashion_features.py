@@ -1,6 +1,6 @@
 """A small classifier of Fashion-MNIST, whose features the Fréchet distances on it are measured with.
 
-python benchmarks/fashion_features.py                    two minutes on two cores; prints its accuracy on the test set
+python benchmarks/fashion_features.py                    about ten minutes on one core; prints its accuracy
 patronus test ... --evaluation.features.class_path patronus_pl.metrics.ClassifierFeatures \\
     --evaluation.features.init_args.path benchmarks/results/fashion_features.pt
 """

@@ -18,7 +18,6 @@ from patronus_pl.modules import PatronusModule
 from patronus_pl.modules.patronus import Sampler
 from patronus_pl.types import Image
 
-
 UNUSED = 0.1
 """Slope of an edit below which a prototype is unused."""
 

@@ -1,7 +1,6 @@
 """`patronus encode`: activations of a data set, as a file."""
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from patronus_pl.commands.files import data_of
-from patronus_pl.commands.ranks import Ranks, all_ranks
+from patronus_pl.commands.ranks import all_ranks
 from patronus_pl.data import ImageDataModule
 from patronus_pl.data.base import ImageTable, normalise
 from patronus_pl.modules import PatronusModule
+from patronus_pl.ranks import Ranks
 from patronus_pl.runs import find_checkpoint, writable_folder
 
 
@@ -48,12 +48,10 @@ def encode(
             images = data_of(checkpoint, data)
             table = images.table(split)
         writable_folder(Path(out).parent)
-        everyone = ranks.gather(_activations(model, table, ranks, images.batch_size))
+        batches = ranks.in_turn(_activations(model, table, ranks, images.batch_size))
     if ranks.rank > 0:
         return
-    s = np.empty((len(table), model.prototypes.count), dtype=np.float32)
-    for rank, rows in enumerate(everyone):
-        s[rank :: ranks.size] = rows
+    s = np.concatenate(batches)
     _write_npz(
         Path(out),
         activations=s,
@@ -64,22 +62,21 @@ def encode(
     print(f"{len(s)} images x {s.shape[1]} activations -> {out}")
 
 
-def _activations(model: PatronusModule, table: ImageTable, ranks: Ranks, batch_size: int) -> NDArray[np.float32]:
-    """(k, m) of the images that are this process's."""
-    mine = ranks.share(len(table))
-    s = np.empty((len(mine), model.prototypes.count), dtype=np.float32)
-    for i in tqdm(range(0, len(mine), batch_size), desc="encode", unit="batch", disable=ranks.rank > 0):
-        image = table.__getitems__(mine[i : i + batch_size])["image"].to(model.device)
-        s[i : i + len(image)] = model.encode(normalise(image)).cpu().numpy()
-    return s
+def _activations(model: PatronusModule, table: ImageTable, ranks: Ranks, batch_size: int) -> list[NDArray[np.float32]]:
+    """(b, m) of each batch that is this process's."""
+    found = []
+    for rows in tqdm(ranks.batches(len(table), batch_size), desc="encode", unit="batch", disable=ranks.rank > 0):
+        image = table.__getitems__(rows)["image"].to(model.device)
+        found.append(model.encode(normalise(image)).cpu().numpy())
+    return found
 
 
 def _write_npz(path: Path, **arrays: Any) -> None:
     """All or nothing: an interrupted run leaves no half file."""
-    with tempfile.NamedTemporaryFile(dir=path.parent or ".", suffix=".npz", delete=False) as file:
-        try:
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        with aside.open("wb") as file:  # readable by whom the user's umask says, as a temporary file would not be
             np.savez(file, **arrays)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.replace(file.name, path)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)

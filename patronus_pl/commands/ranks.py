@@ -1,57 +1,13 @@
-"""`Ranks`: one command shared by the processes that `torchrun` or SLURM's `srun` started."""
+"""`all_ranks`: one command shared by the processes that `torchrun` or SLURM's `srun` started."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
 
-import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from torch import distributed
 
-from patronus_pl.hardware import device_of
-
-
-class Ranks(NamedTuple):
-    """Which of the processes this is.
-
-    Attributes:
-        rank: its number among all.
-        size: how many there are; 1 where nothing started more.
-        local: its number on this machine, and that of its GPU.
-    """
-
-    rank: int = 0
-    size: int = 1
-    local: int = 0
-
-    def device(self, name: str) -> torch.device:
-        """`device_of(name)`, where each process has a GPU of its own unless the name says which."""
-        device = device_of(name)
-        return torch.device("cuda", self.local) if device.type == "cuda" and device.index is None else device
-
-    def share(self, count: int) -> range:
-        """The rows of this process: every row is taken by exactly one."""
-        return range(self.rank, count, self.size)
-
-    def gather(self, mine: Any) -> list[Any]:
-        """What all have, in the order of ranks; on other processes than the first, nothing."""
-        if self.size == 1:
-            return [mine]
-        everyone = [None] * self.size if self.rank == 0 else None
-        distributed.gather_object(mine, everyone)
-        return everyone or []
-
-    @contextmanager
-    def first_alone(self) -> Iterator[None]:
-        """The first process before the others: what it downloads or caches, they find."""
-        if self.size > 1 and self.rank > 0:
-            distributed.barrier()
-        try:
-            yield
-        finally:
-            if self.size > 1 and self.rank == 0:
-                distributed.barrier()
+from patronus_pl.ranks import Ranks
 
 
 @contextmanager
@@ -60,10 +16,9 @@ def all_ranks() -> Iterator[Ranks]:
     ranks = _of_this_process()
     joins = ranks.size > 1 and not distributed.is_initialized()
     if joins:
-        # Only numbers that are in memory anyway are exchanged: gloo does that on any machine.
         distributed.init_process_group("gloo", rank=ranks.rank, world_size=ranks.size)
     try:
-        yield ranks
+        yield Ranks.met(ranks.local)
     finally:
         if joins:
             distributed.destroy_process_group()

@@ -12,14 +12,24 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from patronus_pl.analysis.association import associate
+from patronus_pl.analysis.audit import restricted
+from patronus_pl.analysis.balance import balance as balanced
 from patronus_pl.analysis.draw import draw
-from patronus_pl.commands.ranks import Ranks, all_ranks
-from patronus_pl.data import Activations
+from patronus_pl.analysis.edit import encode
+from patronus_pl.analysis.findings import Subject
+from patronus_pl.commands.files import data_of
+from patronus_pl.commands.ranks import all_ranks
+from patronus_pl.data import Activations, ImageDataModule
 from patronus_pl.errors import CheckpointError, InvalidOptionError
 from patronus_pl.hardware import autocast
 from patronus_pl.modules import LatentPrior, PatronusModule
+from patronus_pl.ranks import Ranks
 from patronus_pl.runs import find_checkpoint, writable_folder
 from patronus_pl.types import ImageBytes
+
+READ_FROM = 8000
+"""Training images, at most, that a probe is fitted on which reads attributes in activations."""
 
 
 @torch.inference_mode()
@@ -29,6 +39,9 @@ def sample(
     prior: str | None = None,
     from_: str | None = None,
     n: int = 64,
+    balance: str | None = None,
+    candidates: int = 16,
+    data: ImageDataModule | None = None,
     steps: int = 20,
     batch_size: int = 64,
     seed: int = 0,
@@ -44,7 +57,11 @@ def sample(
         out: folder to write to.
         prior: checkpoint of a prior, or the folder of its run, that draws the activations.
         from_: instead of a prior, activations of real images that `patronus encode` wrote.
-        n: how many images; image k is the same for every n and batch size.
+        n: how many images; without --balance image k is the same for every n and batch size.
+        balance: attributes "A,B" that are to be independent in the images, each as common as the prior draws it: more
+            activations are drawn, their attributes read by a linear probe, and those kept that make it so.
+        candidates: how many activations are then drawn for each image.
+        data: images with attributes, on which the probe is fitted; by default those the checkpoint was trained on.
         steps: of DPM-Solver++.
         batch_size: images drawn at once.
         seed: of activations and noise.
@@ -53,20 +70,42 @@ def sample(
     """
     if n < 1 or batch_size < 1:
         raise InvalidOptionError(f"n is {n} and batch_size {batch_size}; draw at least 1 image, at least 1 at once")
+    names = [] if balance is None else [name.strip() for name in balance.split(",")]
+    if balance is not None and (len(set(names)) != len(names) or len(names) < 2 or candidates < 1):
+        raise InvalidOptionError(
+            f"--balance is {balance!r} and --candidates {candidates}; give different attributes, as in "
+            "'Black_Hair,Smiling', and at least 1 candidate an image"
+        )
+    checkpoint = find_checkpoint(ckpt)
     with all_ranks() as ranks:
-        model = PatronusModule.load_from_checkpoint(find_checkpoint(ckpt)).to(ranks.device(device))
-        s = _activations(model, prior, from_, n, seed)
+        model = PatronusModule.load_from_checkpoint(checkpoint).to(ranks.device(device))
+        s = _activations(model, prior, from_, n * candidates if names else n, seed)
+        if names:
+            with ranks.first_alone():
+                known = restricted(Subject.of(data_of(checkpoint, data), "train", READ_FROM), names)
+            s = _balanced(model, s, known, n, seed, say=ranks.rank == 0)
         folder = writable_folder(Path(out))
         with autocast(model.device, precision):
             mine = _draw(model, s, folder, ranks, steps, batch_size, seed)
-        everyone = ranks.gather(mine)
+        everyone = ranks.in_turn(list(mine))
     if ranks.rank > 0:
         return
-    images = torch.empty((n, *model.image_shape), dtype=torch.uint8)
-    for rank, theirs in enumerate(everyone):
-        images[rank :: ranks.size] = theirs
-    _write_png(_grid(images, max(1, round(n**0.5))), folder / "grid.png")
+    _write_png(_grid(torch.stack(everyone), max(1, round(n**0.5))), folder / "grid.png")
     print(f"{n} images -> {folder}")
+
+
+def _balanced(model: PatronusModule, s: Tensor, known: Subject, n: int, seed: int, say: bool) -> Tensor:
+    """As many of the activations as images are wanted, in which the attributes are independent."""
+    names, images = known.attribute_names, torch.from_numpy(np.ascontiguousarray(known.images))
+    kept = balanced(s.cpu(), encode(model, images), torch.from_numpy(known.attributes), names, n, seed)
+    if say:
+        quality = ", ".join(f"{name} {area:.2f}" for name, area in zip(names, kept.auroc.tolist(), strict=True))
+        before, after = (
+            float(associate(read, names, samples=1).phi.triu(1).abs().nan_to_num(0).max())
+            for read in (kept.read, kept.read[kept.rows])
+        )
+        print(f"read by a probe (AUROC {quality}): largest phi {before:.2f} in {len(s)} candidates, {after:.2f} in {n}")
+    return s[kept.rows.to(s.device)]
 
 
 def _draw(

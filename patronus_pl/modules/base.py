@@ -116,7 +116,32 @@ class DiffusionModule(pl.LightningModule):
         """Random numbers for a batch, the same for every run of this seed."""
         if self._trainer is None:
             return StepDraw(batch, self.seed, step)
-        return StepDraw(batch, self.seed, step, self.trainer.world_size, self.trainer.global_rank)
+        ranks, rank = self.trainer.world_size, self.trainer.global_rank
+        return StepDraw(batch, self.seed, step, ranks, rank, self._together(len(batch), step, ranks, rank))
+
+    def _together(self, rows: int, step: int, ranks: int, rank: int) -> int:
+        """How many rows the batches of all ranks hold. Only the last batch of an evaluation may be of unequal parts."""
+        if ranks == 1 or step < FIRST_VALIDATION_STEP:
+            return rows * ranks
+        trainer = self.trainer
+        loader: Any = trainer.val_dataloaders
+        if trainer.testing or trainer.predicting:
+            loader = trainer.test_dataloaders if trainer.testing else trainer.predict_dataloaders
+        whole = loader.batch_size * ranks
+        together: int = min(whole, len(loader.dataset) - (step - FIRST_VALIDATION_STEP) * whole)
+        # A loader that is not shared row by row, such as one of the user's, goes without this.
+        return together if len(range(rank, together, ranks)) == rows else rows * ranks
+
+    def log_mean(self, name: str, values: Float[Tensor, " b"], prog_bar: bool = False) -> None:
+        """Log the mean over all rows of an evaluation: every row counts once, whatever batch and rank it was in.
+
+        To be called by every rank in every batch, with no values where it has none.
+        """
+        # Lightning takes the mean of the ranks' numbers of rows, and cuts it off to a whole number. Multiplied by the
+        # number of ranks, it is one.
+        rows = len(values) * self.trainer.world_size
+        mean = values.mean() if len(values) else values.new_zeros(())
+        self.log(name, mean, prog_bar=prog_bar, sync_dist=True, batch_size=rows)
 
     def draw_index(self, batch_idx: int) -> int:
         """The `step` of `draw`: while training that of the optimiser, otherwise the same after every epoch."""
@@ -180,11 +205,14 @@ class StepDraw:
         step: of all draws of the run, which one.
         ranks: how many devices train.
         rank: which of them this is.
+        total: rows of all ranks; by default all have as many.
     """
 
-    def __init__(self, batch: Tensor, seed: int, step: int, ranks: int = 1, rank: int = 0) -> None:
+    def __init__(
+        self, batch: Tensor, seed: int, step: int, ranks: int = 1, rank: int = 0, total: int | None = None
+    ) -> None:
         self.ranks, self.rank = ranks, rank
-        self.total, self.device = len(batch) * ranks, batch.device
+        self.total, self.device = len(batch) * ranks if total is None else total, batch.device
         # Hashed into one number, since torch's CPU generator keeps only the lower 32 bits of a seed.
         (number,) = np.random.SeedSequence(seed, spawn_key=(step,)).generate_state(1).tolist()
         self.generator = torch.Generator(batch.device).manual_seed(number)

@@ -16,13 +16,17 @@ from patronus_pl.modules.checkpoint import configuration
 from patronus_pl.prototypes import (
     PatchEncoder,
     PrototypeLayer,
+    balancing_weights,
     decorrelation_loss,
     distinctness_loss,
+    joint_frequencies,
     kurtosis_loss,
 )
 from patronus_pl.types import Activations, Box, Features, Image, SimilarityMap, Timesteps
 
 QUARTILES = 4
+BALANCED = 8
+"""Attributes that can be balanced at once: of 256 combinations most are rare already."""
 
 
 class PatronusModule(DiffusionModule):
@@ -50,6 +54,9 @@ class PatronusModule(DiffusionModule):
         standardise: feed the denoiser standardised activations; False feeds them raw, as the paper does.
         init: `patches` starts the prototypes from features of real patches; `random` leaves them where they are.
         decorrelation: λ_c, weight of the penalty that makes prototypes movable one at a time.
+        balance: names of binary attributes that the data tie together, and that the decorrelation treats as if they
+            were independent: images are weighted by `balancing_weights`. It then pulls the concepts apart; without, it
+            asks for mixtures of them.
         kurtosis: λ_k, weight of the penalty that gives each prototype a concept of its own, there or not.
         kurtosis_warmup: optimiser steps over which λ_k grows from 0: first learn what there is, then take it apart.
         distinctness: λ_d, weight of the paper's optional penalty on near-duplicate prototypes.
@@ -70,6 +77,7 @@ class PatronusModule(DiffusionModule):
     activation_std: Tensor
     activation_low: Tensor
     activation_high: Tensor
+    _before: Activations
 
     def __init__(
         self,
@@ -84,6 +92,7 @@ class PatronusModule(DiffusionModule):
         standardise: bool = True,
         init: Literal["patches", "random"] = "patches",
         decorrelation: float = 0.02,
+        balance: list[str] | None = None,
         kurtosis: float = 0.02,
         kurtosis_warmup: int = 2500,
         distinctness: float = 0.0,
@@ -99,7 +108,7 @@ class PatronusModule(DiffusionModule):
         self.image_shape = (image_shape[0], image_shape[1], image_shape[2])
         self.encoder, self.prototypes, self.denoiser, self.schedule = encoder, prototypes, denoiser, schedule
         self.prediction, self.standardise, self.init = prediction, standardise, init
-        self.decorrelation = decorrelation
+        self.decorrelation, self.balance = decorrelation, balance
         self.kurtosis, self.kurtosis_warmup = kurtosis, kurtosis_warmup
         self.distinctness, self.distinctness_margin = distinctness, distinctness_margin
         self.timestep_power, self.seed = timestep_power, seed
@@ -130,6 +139,10 @@ class PatronusModule(DiffusionModule):
         for name in ("decorrelation", "kurtosis", "kurtosis_warmup", "distinctness", "seed"):
             if getattr(self, name) < 0:
                 raise InvalidOptionError(f"model.{name} is {getattr(self, name)}; it must not be negative")
+        if self.balance is not None and not 2 <= len(set(self.balance)) == len(self.balance) <= BALANCED:
+            raise InvalidOptionError(f"model.balance is {self.balance}; name 2 to {BALANCED} different attributes")
+        if self.balance is not None and not self.decorrelation:
+            raise InvalidOptionError("model.balance weighs the decorrelation, but model.decorrelation is 0; raise it")
         for name in ("skip_width", "weight_cap"):
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -246,13 +259,28 @@ class PatronusModule(DiffusionModule):
     # --------------------------------------------------------------------------------------------------- training
 
     def setup(self, stage: str) -> None:
-        """Refuse data whose images the model cannot take."""
+        """Refuse data whose images the model cannot take, or that lack the attributes to balance."""
         shape = getattr(getattr(self.trainer, "datamodule", None), "image_shape", None)
         if shape is not None and tuple(shape) != self.image_shape:
             raise CheckpointError(
                 f"the model takes images of shape {self.image_shape}, the data have {tuple(shape)}; "
                 "make model.image_shape and data.image_size (and channels) agree"
             )
+        if stage == "fit" and self.balance is not None:
+            self._count_cells(self.balance)
+
+    def _count_cells(self, balance: list[str]) -> None:
+        """How often the attributes to balance occur together in the training split."""
+        data = getattr(self.trainer, "datamodule", None)
+        known = list(getattr(data, "attribute_names", ()))
+        for name in balance:
+            if name not in known:
+                raise InvalidOptionError(
+                    f"model.balance names {name!r}; the attributes of the data are {', '.join(known) or 'none'}"
+                )
+        self._balanced = [known.index(name) for name in balance]
+        table = cast(Any, data).table("train").attributes[:, self._balanced]
+        self._frequencies = joint_frequencies(torch.from_numpy(table))
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Before the very first step: prototypes from real patches, statistics from real activations."""
@@ -275,7 +303,7 @@ class PatronusModule(DiffusionModule):
         denoising = per_image.mean()
         loss = denoising
         if self.decorrelation:
-            penalty = decorrelation_loss(everyone)
+            penalty = decorrelation_loss(everyone, self._weights(batch))
             loss = loss + self.decorrelation * penalty
             self.log("train/decorrelation", penalty.detach())
         if self.kurtosis:
@@ -306,10 +334,13 @@ class PatronusModule(DiffusionModule):
         x_0 = batch["image"]
         t, noise = self._draw(x_0, self.draw_index(batch_idx))
         s = self.encode(x_0)
-        own = self._denoising_loss(x_0, t, noise, self.standardised(s)).mean()
-        other = self._denoising_loss(x_0, t, noise, self.standardised(s.roll(1, 0))).mean()
-        self.log(f"{stage}/loss", own, prog_bar=True, sync_dist=True, batch_size=len(x_0))
-        self.log(f"{stage}/loss_other", other, sync_dist=True, batch_size=len(x_0))
+        own = self._denoising_loss(x_0, t, noise, self.standardised(s))
+        self.log_mean(f"{stage}/loss", own, prog_bar=True)
+        # Another image of the batch. A batch of one has none, and takes that of the batch before, if there is one.
+        before = s[:0] if batch_idx == 0 else self._before
+        others, self._before = (s.roll(1, 0) if len(s) > 1 else before), s[-1:]
+        other = self._denoising_loss(x_0, t, noise, self.standardised(others)) if len(others) else own[:0]
+        self.log_mean(f"{stage}/loss_other", other)
 
     def on_train_start(self) -> None:
         """Begin to add up the losses by noise level."""
@@ -346,6 +377,13 @@ class PatronusModule(DiffusionModule):
         if self.standardise and len(s) > 1:
             self.activation_mean.lerp_(s.mean(0), momentum)
             self.activation_std.lerp_(s.std(0, correction=0).clamp_min(1e-4), momentum)
+
+    def _weights(self, batch: dict[str, Any]) -> Float[Tensor, " all"] | None:
+        """Of the images of all ranks, under which the attributes to balance are independent; None for equal ones."""
+        if self.balance is None:
+            return None
+        attributes = batch["attributes"][:, self._balanced]
+        return self._all_ranks(balancing_weights(attributes, self._frequencies.to(attributes, non_blocking=True)))
 
     def _kurtosis_weight(self) -> float:
         """λ_k at this step."""

@@ -1,5 +1,6 @@
 """Image patches → prototypes → activations."""
 
+from patronus_pl.prototypes.balancing import balancing_weights, cells, independent_frequencies, joint_frequencies
 from patronus_pl.prototypes.encoder import PatchEncoder
 from patronus_pl.prototypes.layer import PrototypeLayer
 from patronus_pl.prototypes.losses import correlation, decorrelation_loss, distinctness_loss, kurtosis_loss
@@ -9,8 +10,12 @@ __all__ = [
     "PatchEncoder",
     "PrototypeLayer",
     "ReceptiveField",
+    "balancing_weights",
+    "cells",
     "correlation",
     "decorrelation_loss",
     "distinctness_loss",
+    "independent_frequencies",
+    "joint_frequencies",
     "kurtosis_loss",
 ]

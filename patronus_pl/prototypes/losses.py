@@ -8,22 +8,31 @@ from torch.nn import functional as F
 from patronus_pl.types import Activations
 
 
-def correlation(activations: Activations) -> Float[Tensor, "m m"]:
-    """Pearson correlation between prototypes over the batch; 0 where a prototype is constant."""
-    centred = activations - activations.mean(0)
+def correlation(activations: Activations, weights: Float[Tensor, " b"] | None = None) -> Float[Tensor, "m m"]:
+    """Pearson correlation between prototypes over the batch; 0 where a prototype is constant.
+
+    With weights w_i ≥ 0, means are Σ_i w_i x_i / Σ_i w_i; 0 throughout if all weights are 0.
+    """
+    w = torch.ones_like(activations[:, :1]) if weights is None else weights[:, None]
+    w = w / w.sum().clamp_min(1e-12)
+    centred = activations - (w * activations).sum(0)
+    weighted = w.sqrt() * centred
     # Rounding leaves a constant column not quite constant: it must not be blown up to norm 1, nor 0 divided by 0.
-    floor = 1e-5 * activations.detach().norm(dim=0) + 1e-12
-    unit = centred / torch.maximum(centred.norm(dim=0), floor)
+    floor = 1e-5 * (w.sqrt() * activations.detach()).norm(dim=0) + 1e-12
+    unit = weighted / torch.maximum(weighted.norm(dim=0), floor)
     products: Tensor = unit.T @ unit
     return products
 
 
-def decorrelation_loss(activations: Activations) -> Float[Tensor, ""]:
+def decorrelation_loss(activations: Activations, weights: Float[Tensor, " b"] | None = None) -> Float[Tensor, ""]:
     """mean_j Σ_{k≠j} corr(s_j, s_k)² over the batch.
 
     Redundant prototypes cannot be moved one at a time: the others still say what was there. 0 for a single prototype.
+
+    Where the data tie two concepts together, prototypes of one concept each are correlated as well, and to punish that
+    is to ask for mixtures. `balancing_weights` take the tie out of the correlation, so that pure ones cost nothing.
     """
-    squared = correlation(activations).square()
+    squared = correlation(activations, weights).square()
     return (squared.sum() - squared.diagonal().sum()) / activations.shape[1]
 
 

@@ -70,7 +70,8 @@ class TestFaithfulness:
     def test_a_prototype_whose_edit_comes_back_is_unused(self):
         card = faithfulness(painter(MIXING), images(3), steps=4)
         assert card.unused.tolist() == [slope < 0.1 for slope in MIXING.diagonal()]
-        assert card.unused.any() and not card.unused.all()
+        assert card.unused.any()
+        assert not card.unused.all()
 
     def test_a_model_that_does_not_standardise_is_measured_by_its_ranges(self):
         model = painter(MIXING)

@@ -11,6 +11,7 @@ from torch import Tensor
 from patronus_pl.diffusion import NoiseSource
 from patronus_pl.errors import CheckpointError, InvalidOptionError, TrainingDivergedError
 from patronus_pl.modules import PatronusModule
+from patronus_pl.modules.base import FIRST_VALIDATION_STEP
 from tests.conftest import ModelFactory
 
 KINDS: list[dict[str, Any]] = [
@@ -311,6 +312,27 @@ def test_test_and_predict(tiny_model: PatronusModule) -> None:
     )
 
 
+@pytest.mark.parametrize("batch_size", [5, 1])  # the last batch of five is one image
+def test_every_image_counts_once_and_gets_the_activations_of_another(
+    tiny_model: PatronusModule, batch_size: int
+) -> None:
+    data = Faces()
+    data.test_dataloader = lambda: torch.utils.data.DataLoader(data.rows, batch_size)  # type: ignore[assignment]
+    (found,) = make_trainer().test(tiny_model, data, verbose=False)
+    x = images(16)
+    s = tiny_model.encode(x)
+    own, other = [], []
+    for i, rows in enumerate(torch.arange(16).split(batch_size)):
+        t, noise = tiny_model._draw(x[rows], FIRST_VALIDATION_STEP + i)
+        before = rows.roll(1) if len(rows) > 1 else rows - 1
+        for k, losses in ((rows, own), (before, other)):
+            if (k >= 0).all():
+                losses += tiny_model._denoising_loss(x[rows], t, noise, tiny_model.standardised(s[k])).tolist()
+    assert (len(own), len(other)) == (16, 16 if batch_size > 1 else 15)
+    assert found["test/loss"] == pytest.approx(np.mean(own), rel=1e-4)
+    assert found["test/loss_other"] == pytest.approx(np.mean(other), rel=1e-4)
+
+
 def test_prototypes_start_on_patches_of_the_first_batch(make_model: ModelFactory) -> None:
     model = make_model(lr=1e-12, weight_decay=0.0)
     features = (
@@ -391,6 +413,76 @@ def test_two_devices_train_the_model_of_one(make_model: ModelFactory) -> None:
     torch.testing.assert_close(noise[1], noise[0], atol=1e-2, rtol=1e-2)
 
 
+class Tied(Faces):
+    """The same with three attributes, of which the last two agree in three quarters of the images."""
+
+    attribute_names = ("Hat", "Hair", "Smile")
+
+    def __init__(self) -> None:
+        super().__init__()
+        hair = [float(i < 8) for i in range(16)]
+        smile = [float(i < 6 or i >= 14) for i in range(16)]
+        self.attributes = np.array([[0.0] * 16, hair, smile], dtype=np.float32).T
+        for row, attributes in zip(self.rows, self.attributes, strict=True):
+            row["attributes"] = torch.from_numpy(attributes)
+
+    def table(self, split: str) -> Any:
+        return Mock(attributes=self.attributes)
+
+
+def test_balance_weighs_the_decorrelation(make_model: ModelFactory) -> None:
+    """Cells hold 6, 6, 2 and 2 of 16 images; independent they would hold 4 each. The first batch has hair and smiles.
+
+    The penalty is NumPy's of the first batch that has all, under weights 4/6 and 4/2.
+    """
+    model, data = make_model(balance=["Smile", "Hair"], lr=1e-12), Tied()
+    trainer = make_trainer(max_steps=1)
+    trainer.fit(model.train(), data)
+    batch = {"image": images(16), "attributes": torch.from_numpy(data.attributes)}
+    model._trainer = trainer
+    weights = model._weights(batch)
+    assert weights is not None
+    agree = data.attributes[:, 1] == data.attributes[:, 2]
+    np.testing.assert_allclose(weights, np.where(agree, 4 / 6, 4 / 2), rtol=1e-6)
+    torch.testing.assert_close(model._weights({"attributes": batch["attributes"][[0, 6]]}), torch.tensor([4 / 6, 2.0]))
+    with torch.no_grad():
+        s = model.prototypes(model.encoder(batch["image"]))
+    model.log = Mock()  # type: ignore[method-assign]
+    model.training_step(batch, 0)
+    (logged,) = [call.args[1] for call in model.log.call_args_list if call.args[0] == "train/decorrelation"]
+    covariance = np.cov(s.double().T, aweights=np.where(agree, 4 / 6, 2.0))
+    squared = covariance**2 / np.outer(np.diag(covariance), np.diag(covariance))
+    assert logged.item() == pytest.approx((squared.sum() - np.trace(squared)) / len(squared), abs=1e-3)
+
+
+def test_weights_are_those_of_all_ranks(make_model: ModelFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = make_model(balance=["Smile", "Hair"]), Tied()
+    model._trainer = trainer_of(world_size=2, datamodule=data)
+    model.setup("fit")
+    gathered: list[Tensor] = []
+    monkeypatch.setattr(model, "all_gather", lambda x, sync_grads: gathered.append(x) or torch.stack([x, 10 * x]))
+    everyone = model._weights({"attributes": torch.from_numpy(data.attributes[5:7])})
+    torch.testing.assert_close(gathered[0], torch.tensor([4 / 6, 2.0]))
+    torch.testing.assert_close(everyone, torch.tensor([4 / 6, 40 / 6, 2.0, 20.0]))  # rows of the ranks take turns
+
+
+def test_without_balance_images_weigh_the_same(tiny_model: PatronusModule) -> None:
+    assert tiny_model._weights({}) is None
+
+
+def test_balance_travels_with_the_checkpoint(make_model: ModelFactory) -> None:
+    assert make_model(balance=["Hair", "Smile"]).hparams["balance"] == ["Hair", "Smile"]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [(Tied, "names 'Beard'; the attributes of the data are Hat, Hair, Smile"), (Faces, "names 'Hair'; .* are none")],
+)
+def test_balance_of_an_attribute_that_the_data_lack(make_model: ModelFactory, data: type[Faces], words: str) -> None:
+    with pytest.raises(InvalidOptionError, match=f"model.balance {words}"):
+        make_trainer().fit(make_model(balance=["Hair", "Beard"]).train(), data())
+
+
 def test_a_loss_that_is_no_number_stops_before_the_weights(tiny_model: PatronusModule) -> None:
     with pytest.raises(TrainingDivergedError, match=r"the loss is nan at step 0; .* Lower model.lr .* --ckpt_path"):
         make_trainer().fit(tiny_model.train(), Faces(value=math.nan))
@@ -411,6 +503,9 @@ def test_a_loss_that_is_no_number_stops_before_the_weights(tiny_model: PatronusM
         ({"size": 4}, r"image of 4x4 pixels is smaller than the encoder's receptive field of 7 pixels"),
         ({"decorrelation": -0.1}, r"model.decorrelation is -0.1; it must not be negative"),
         ({"seed": -1}, r"model.seed is -1"),
+        ({"balance": ["Hair"]}, r"model.balance is \['Hair'\]; name 2 to 8 different attributes"),
+        ({"balance": ["Hair", "Hair"]}, r"model.balance is \['Hair', 'Hair'\]; name 2 to 8 different"),
+        ({"balance": ["Hair", "Hat"], "decorrelation": 0.0}, r"model.balance .* model.decorrelation is 0; raise it"),
         ({"timestep_power": 0.0}, r"model.timestep_power is 0.0"),
         ({"lr": 0.0}, r"model.lr 0.0; both must be positive"),
     ],

@@ -26,6 +26,35 @@ def test_correlation_is_numpys(activations: torch.Tensor) -> None:
     np.testing.assert_allclose(correlation(activations), np.corrcoef(activations.double().T), atol=1e-5)
 
 
+def test_weighted_correlation_is_numpys(activations: torch.Tensor) -> None:
+    weights = torch.rand(100, generator=torch.Generator().manual_seed(1)) * 5
+    weights[:30] = 0
+    covariance = np.cov(activations.double().T, aweights=weights.double())
+    scale = np.sqrt(np.diag(covariance))
+    expected = covariance / np.outer(scale, scale)
+    np.testing.assert_allclose(correlation(activations, weights), expected, atol=1e-5)
+    np.testing.assert_allclose(correlation(activations, 100 * weights), expected, atol=1e-5)
+    np.testing.assert_allclose(correlation(activations, torch.ones(100)), correlation(activations), atol=1e-6)
+    squared = expected**2
+    loss = np.mean([squared[j].sum() - 1 for j in range(5)])
+    assert decorrelation_loss(activations, weights).item() == pytest.approx(loss, abs=1e-5)
+
+
+def test_whole_weights_count_rows(activations: torch.Tensor) -> None:
+    counts = torch.arange(100) % 4
+    repeated = activations.repeat_interleave(counts, 0)
+    np.testing.assert_allclose(correlation(activations, counts.float()), np.corrcoef(repeated.double().T), atol=1e-5)
+
+
+def test_without_any_weight_nothing_is_correlated(activations: torch.Tensor) -> None:
+    activations.requires_grad_()
+    loss = decorrelation_loss(activations, torch.zeros(100))
+    loss.backward()
+    assert loss.item() == 0
+    assert activations.grad is not None
+    assert not activations.grad.any()
+
+
 @pytest.mark.parametrize("value", [0.0, 0.3, 9.2103, 1e-3])
 def test_constant_columns_are_correlated_with_nothing(activations: torch.Tensor, value: float) -> None:
     """Two of them: the mean of 100 equal floats is off by a rounding error, the same one in both."""

@@ -1,0 +1,53 @@
+"""Weights under which attributes that the data tie together are independent.
+
+Notation: k attributes make 2^k combinations, the cells; p(cell) is how often one occurs, Π p(a_j) how often it would if
+the attributes were independent and each as common as it is.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+LARGEST = 10.0
+"""No image weighs more than this, however rare its combination: a few would decide everything."""
+
+
+def cells(attributes: Float[Tensor, "b k"]) -> Int[Tensor, " b"]:
+    """Σ_j a_j 2^j, which of the 2^k combinations each row holds; -1 where an attribute is unknown (NaN)."""
+    places = 2 ** torch.arange(attributes.shape[1], device=attributes.device)
+    codes = ((attributes == 1) * places).sum(1)
+    return codes.where(~attributes.isnan().any(1), -1)
+
+
+def joint_frequencies(attributes: Float[Tensor, "n k"]) -> Float[Tensor, " cells"]:
+    """(2^k,) p(cell), among the rows of which all is known."""
+    codes = cells(attributes)
+    counts = torch.bincount(codes[codes >= 0], minlength=2 ** attributes.shape[1])
+    return counts / counts.sum().clamp_min(1)
+
+
+def independent_frequencies(frequencies: Float[Tensor, " cells"]) -> Float[Tensor, " cells"]:
+    """(2^k,) Π_j p(a_j): the product of the marginals of p(cell)."""
+    codes = torch.arange(len(frequencies), device=frequencies.device)
+    holds = (codes[:, None] >> torch.arange(len(frequencies).bit_length() - 1, device=codes.device)) & 1 == 1
+    share = (frequencies[:, None] * holds).sum(0)
+    return share.where(holds, 1 - share).prod(1)
+
+
+def balancing_weights(
+    attributes: Float[Tensor, "b k"], frequencies: Float[Tensor, " cells"], largest: float = LARGEST
+) -> Float[Tensor, " b"]:
+    """w_i = Π_j p(a_ij) / p(cell of i), at most `largest`: weighted by w, the attributes are independent.
+
+    A cell that never occurs cannot be mended, nor one so rare that its weight is cut off: if no picture shows black
+    hair without a smile, no weights can tell the two apart, and a tie remains.
+
+    Args:
+        attributes: 0 or 1; a row of which one is unknown (NaN) gets weight 0.
+        frequencies: p(cell) of the data, as `joint_frequencies` counts them.
+        largest: no weight exceeds it.
+    """
+    wanted = independent_frequencies(frequencies)
+    weight = (wanted / frequencies.clamp_min(torch.finfo(frequencies.dtype).tiny)).clamp_max(largest)
+    codes = cells(attributes)
+    return weight[codes.clamp_min(0)].where(codes >= 0, 0.0)
