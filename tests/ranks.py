@@ -81,14 +81,20 @@ def run_of(folder: Path, name: str) -> Path:
 
 
 def see(folder: Path, name: str, ranks: int) -> None:
-    """Evaluate (on two ranks only), encode and sample with the last checkpoint of a run: 5 images validate, 7 test."""
+    """With the last checkpoint of a run: validate and predict (on two ranks only), test, encode and sample.
+
+    5 images validate, 7 test, 4 at once on any number of ranks.
+    """
     checkpoint = run_of(folder, name) / "checkpoints/last.ckpt"
     args = [*config_args("quickstart", folder), f"--ckpt_path={checkpoint}"]
-    args += ["--data.init_args.val_size=5", "--data.init_args.test_size=7"]
+    args += ["--data.init_args.val_size=5", "--data.init_args.test_size=7", f"--data.init_args.batch_size={4 // ranks}"]
     args += ["--model.init_args.denoiser.init_args.base=16"]
-    args += ["--trainer.callbacks+=tests.ranks.KeepIds", f"--trainer.callbacks.folder={folder}"]
-    for engine in ("validate", "test", "predict") if ranks > 1 else ():
-        main([engine, *args, *on(ranks), *(["--evaluation.preset=none"] if engine == "test" else [])])
+    if ranks > 1:
+        args += ["--trainer.callbacks+=tests.ranks.KeepIds", f"--trainer.callbacks.folder={folder}"]
+    for engine in ("validate", "predict") if ranks > 1 else ():
+        main([engine, *args, *on(ranks)])
+    little = {"n": 7, "inverted": 3, "steps": 2, "batch_size": 2, "prior": folder / "prior.ckpt", "out": folder / name}
+    main(["test", *args, *on(ranks), *(f"--evaluation.{option}={value}" for option, value in little.items())])
     data = '{"class_path": "patronus_pl.data.PlantedFaces", "init_args": {"test_size": 7, "batch_size": 2}}'
     activations = folder / f"{name}.npz"
     main(["encode", str(checkpoint), f"--out={activations}", "--split=test", "--data", data])

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,12 @@ import torch
 from PIL import Image
 
 from patronus_pl.data.loader import Batches, Turns, already_a_batch
+from patronus_pl.denoiser import VectorNet
+from patronus_pl.diffusion import NoiseSchedule
 from patronus_pl.errors import InvalidOptionError
+from patronus_pl.modules import LatentPrior
+from patronus_pl.modules.checkpoint import save_module
+from patronus_pl.ranks import Ranks
 from tests.ranks import STEPS, fit, run_of, see
 
 ROOT = Path(__file__).parent.parent
@@ -57,6 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = tmp_path_factory.mktemp("ranks")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
+        save_module(LatentPrior(VectorNet(16, width=8, blocks=1), NoiseSchedule(100)), here / "prior.ckpt")
         fit(here, "single", 1)
         fit(here, "single_from_single", 1, f"--ckpt_path={run_of(here, 'single') / 'half.ckpt'}")
         (here / "warnings").write_text(on_two_ranks(here))
@@ -109,6 +116,27 @@ def test_two_ranks_see_every_image_once(folder: Path, stage: str, count: int) ->
     assert len(ids[0]) - len(ids[1]) == 1
 
 
+def numbers(value: Any, path: str = "") -> dict[str, Any]:
+    """Every number and word of an evaluation, by its path."""
+    if isinstance(value, dict | list):
+        entries = value.items() if isinstance(value, dict) else enumerate(value)
+        return {key: leaf for name, entry in entries for key, leaf in numbers(entry, f"{path}/{name}").items()}
+    return {path: value}
+
+
+def test_two_ranks_write_the_evaluation_of_one(folder: Path) -> None:
+    """Losses weigh seven images alike, of which one rank has four and the other three."""
+    one, two = (numbers(json.loads((folder / name / "evaluation.json").read_text())) for name in ("alone", "double"))
+    assert one["/denoising/protocol/batch_size"] == 4
+    for name in ("real_s", "prior"):
+        assert one[f"/distances/from_{name}/Frechet distance (RandomFeatures)"] > 0
+    for evaluation in (one, two):
+        assert evaluation.pop("/denoising/loss_other") > 0  # of another image on the same rank
+    assert two.keys() == one.keys()
+    for name, value in one.items():
+        assert two[name] == (pytest.approx(value, rel=1e-4) if isinstance(value, float) else value), name
+
+
 def test_two_ranks_encode_every_image_once(folder: Path) -> None:
     together, alone = (np.load(folder / f"{name}.npz") for name in ("double", "alone"))
     assert together["ids"].tolist() == [f"test-{i:06d}" for i in range(7)]
@@ -134,6 +162,19 @@ def test_two_ranks_sample_every_image_once(folder: Path) -> None:
 
 
 # -------------------------------------------------------------------------------------------------- who takes which row
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_every_batch_is_taken_by_one_rank(size: int) -> None:
+    parts = [Ranks(rank, size).batches(11, 4) for rank in range(size)]
+    assert sorted((rows for part in parts for rows in part), key=min) == [range(4), range(4, 8), range(8, 11)]
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_one_process_has_everything() -> None:
+    alone = Ranks.met()
+    assert alone == Ranks(0, 1)
+    assert alone.in_turn([alone.batches(5, 2)]) == [[range(2), range(2, 4), range(4, 5)]]
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])

@@ -208,9 +208,9 @@ class Findings:
 
 
 @contextmanager
-def counting(denoiser: nn.Module, total: int) -> Iterator[Callable[[str], None]]:
+def counting(denoiser: nn.Module, total: int, shown: bool = True) -> Iterator[Callable[[str], None]]:
     """A progress bar over images that pass the denoiser, where nearly all the time goes; yields what sets its label."""
-    with tqdm(total=total, unit="img", unit_scale=True, smoothing=0.05) as bar:
+    with tqdm(total=total, unit="img", unit_scale=True, smoothing=0.05, disable=not shown) as bar:
 
         def count(_module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
             bar.update(len(inputs[0]))

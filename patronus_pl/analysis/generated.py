@@ -58,9 +58,9 @@ class Networks:
     cache: str | None = None
 
 
-def generate(model: PatronusModule, s: Activations, plan: Plan) -> ImageBytes:
+def generate(model: PatronusModule, s: Activations, rows: Sequence[int], plan: Plan) -> ImageBytes:
     """An image for each row of s, see `draw`."""
-    return torch.cat(list(draw(model, s, range(len(s)), plan.steps, plan.sampler, plan.seed, plan.batch_size)))
+    return torch.cat(list(draw(model, s, rows, plan.steps, plan.sampler, plan.seed, plan.batch_size)))
 
 
 def reconstruction(

@@ -52,6 +52,9 @@ class EMA(WeightAveraging):
     ) -> None:
         """Save the average as the model, unless there is none."""
         if self._average_model is not None:
+            # `Checkpoint(minutes=...)` saves at the end of a step, before it is this callback's turn to average it.
+            self.on_train_batch_end(trainer, pl_module, None, None, 0)
+            checkpoint.setdefault("callbacks", {})[self.state_key] = self.state_dict()
             super().on_save_checkpoint(trainer, pl_module, checkpoint)
 
     def on_load_checkpoint(

@@ -22,6 +22,7 @@ from patronus_pl.errors import InvalidOptionError, OutputError
 from patronus_pl.metrics import InceptionFeatures, RandomFeatures, WeightsNotFoundError, load_lpips, network_hash
 from patronus_pl.modules import LatentPrior, PatronusModule
 from patronus_pl.modules.patronus import Sampler
+from patronus_pl.ranks import Ranks
 from patronus_pl.runs import find_checkpoint, run_folder, writable_folder
 
 SCHEMA_VERSION = 1
@@ -33,6 +34,8 @@ class Evaluation(pl.Callback):
     """After the losses of `patronus test`: all other numbers of a model, or of a prior over activations.
 
     The same checkpoint, data and options give the same file, byte for byte; `patronus compare` shows several of them.
+    Several devices share the images, and their file is that of one device whose batch of data is as large as theirs are
+    together, but for `denoising.loss_other`: there the other image is one of the same device.
 
     Args:
         preset: `quick` takes minutes on a CPU; `paper` is the protocol of the published numbers (10,000 images in 1000
@@ -53,7 +56,7 @@ class Evaluation(pl.Callback):
         out: folder to write to; by default that of the run whose checkpoint is tested.
 
     Raises, when testing starts:
-        InvalidOptionError: a number that is not positive, or more than one device.
+        InvalidOptionError: a number that is not positive.
     """
 
     def __init__(
@@ -106,11 +109,6 @@ class Evaluation(pl.Callback):
             number = getattr(self, name)
             if number is not None and number < 1:
                 raise InvalidOptionError(f"evaluation.{name} is {number}; it must be at least 1")
-        if trainer.world_size > 1:
-            # Lightning repeats images where ranks would get unequal numbers of them: the losses would not be exact.
-            raise InvalidOptionError(
-                f"an evaluation on {trainer.world_size} devices would count some images twice; add --trainer.devices 1"
-            )
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -127,11 +125,14 @@ class Evaluation(pl.Callback):
             return
         data: Any = getattr(trainer, "datamodule", None)
         folder = writable_folder(self._folder(trainer), "--evaluation.out")
+        ranks = Ranks.met()
         if isinstance(pl_module, PatronusModule) and isinstance(data, ImageDataModule):
-            sections = self._of_model(pl_module, data, folder)
+            sections = self._of_model(pl_module, data, folder, ranks)
         elif isinstance(pl_module, LatentPrior) and isinstance(data, Activations):
-            sections = self._of_prior(pl_module, data)
+            sections = self._of_prior(pl_module, data, ranks)
         else:
+            return
+        if ranks.rank > 0:
             return
         evaluation = {
             "schema_version": SCHEMA_VERSION,
@@ -162,14 +163,21 @@ class Evaluation(pl.Callback):
 
     # ----------------------------------------------------------------------------------------------------- what
 
-    def _of_model(self, model: PatronusModule, data: ImageDataModule, folder: Path) -> dict[str, Any]:
-        networks, plan, prior = self._networks(model, str(folder / "features")), self.plan, None
+    def _of_model(self, model: PatronusModule, data: ImageDataModule, folder: Path, ranks: Ranks) -> dict[str, Any]:
+        plan, prior = self.plan, None
+        with ranks.first_alone():
+            networks = self._networks(model, str(folder / "features"))
+            train, test = Subject.of(data, "train", plan.latents), Subject.of(data, "test")
         if self.prior is not None:
             prior = LatentPrior.load_from_checkpoint(find_checkpoint(self.prior), model.device)
-        return evaluate(model, Subject.of(data, "train", plan.latents), Subject.of(data, "test"), plan, networks, prior)
+        return evaluate(model, train, test, plan, networks, prior, ranks)
 
-    def _of_prior(self, prior: LatentPrior, data: Activations) -> dict[str, Any]:
+    def _of_prior(self, prior: LatentPrior, data: Activations, ranks: Ranks) -> dict[str, Any]:
         """Against held-out rows of its own file."""
+        with ranks.first_alone():
+            return self._rows_of_prior(prior, data) if ranks.rank == 0 else {}
+
+    def _rows_of_prior(self, prior: LatentPrior, data: Activations) -> dict[str, Any]:
         held_out = "test" if len(data.tables["test"]) else "val"
         train, test = (data.tables[split].activations for split in ("train", held_out))
         rows = {name: {"n": len(s), "activations": array_hash(s)} for name, s in (("train", train), ("test", test))}
@@ -237,7 +245,8 @@ def _losses(trainer: pl.Trainer, module: PatronusModule | LatentPrior) -> dict[s
         "protocol": {
             "split": "test",
             "batches": [int(number) for number in trainer.num_test_batches],
-            "batch_size": getattr(trainer.datamodule, "batch_size", None),  # type: ignore[attr-defined]
+            # Noise and timesteps are drawn for the batches of all devices together.
+            "batch_size": trainer.datamodule.batch_size * trainer.world_size,  # type: ignore[attr-defined]
             "precision": trainer.precision,
             "seed": module.seed,
             "prediction": module.prediction,

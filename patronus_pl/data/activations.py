@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from patronus_pl.data.loader import Batches, Turns, already_a_batch
 from patronus_pl.errors import CorruptFileError, DatasetNotFoundError, InvalidOptionError
 
 REMEDY = "write it with: patronus encode CKPT --data … --out activations.npz"
@@ -45,10 +46,6 @@ class ActivationTable(Dataset[dict[str, Any]]):
         }
 
 
-def _already_a_batch(batch: Any) -> Any:
-    return batch
-
-
 class Activations(pl.LightningDataModule):
     """Activations s of real images: what a prior p(s) learns from.
 
@@ -59,7 +56,7 @@ class Activations(pl.LightningDataModule):
         file: an .npz with `activations` (n, m), and `attributes` (n, a), `attribute_names` and `ids` if known.
         batch_size: rows a step and device.
         val_fraction: share of the rows that validate, if the file has no splits.
-        seed: which rows validate.
+        seed: which rows validate, and the order of training.
 
     Raises:
         DatasetNotFoundError: no such file.
@@ -122,13 +119,13 @@ class Activations(pl.LightningDataModule):
         return self.test_dataloader()
 
     def _loader(self, split: str, shuffle: bool = False) -> DataLoader[dict[str, Any]]:
-        table = self.tables[split]
-        return DataLoader(
+        table, trainer = self.tables[split], self.trainer
+        ranks, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
+        return Batches(
             table,
             batch_size=self.batch_size,
-            shuffle=shuffle,
-            drop_last=shuffle and len(table) > self.batch_size,
-            collate_fn=_already_a_batch,
+            sampler=Turns(len(table), self.batch_size, ranks, rank, self.seed if shuffle else None),
+            collate_fn=already_a_batch,
         )
 
     def _splits(self, arrays: dict[str, NDArray[Any]], count: int) -> dict[str, NDArray[np.int64]]:

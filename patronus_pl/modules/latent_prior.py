@@ -144,8 +144,7 @@ class LatentPrior(DiffusionModule):
         return {"id": batch["id"], "loss": self._losses(batch, batch_idx)}
 
     def _log_loss(self, stage: str, batch: dict[str, Any], batch_idx: int) -> None:
-        losses = self._losses(batch, batch_idx)
-        self.log(f"{stage}/loss", losses.mean(), prog_bar=True, sync_dist=True, batch_size=len(losses))
+        self.log_mean(f"{stage}/loss", self._losses(batch, batch_idx), prog_bar=True)
 
     def _losses(self, batch: dict[str, Any], batch_idx: int) -> Float[Tensor, " b"]:
         z: Activations = (batch["activations"] - self.mean) / self.std

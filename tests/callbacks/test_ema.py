@@ -103,3 +103,18 @@ def test_a_checkpoint_holds_both_and_a_resumed_run_goes_on_with_both(tmp_path: P
     raw = watch.raw | rest.raw
     assert sorted(raw) == list(range(1, 9))
     assert_equal(state(other), averages(raw, 0.999)[8])
+
+
+def test_a_checkpoint_at_the_end_of_a_step_holds_its_average(tmp_path: Path, model: PatronusModule) -> None:
+    """It is written before it is the turn of the average, which `patronus fit` puts last."""
+    watch = Watch()
+    options: dict[str, Any] = {"enable_checkpointing": True, "max_steps": 3}
+    once = trainer(tmp_path, watch, Checkpoint(minutes=1e-9), EMA(), **options)
+    once.callbacks.sort(key=lambda callback: isinstance(callback, EMA))  # type: ignore[attr-defined]
+    once.fit(model, faces(val=2))
+    checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 3
+    assert_equal(checkpoint["state_dict"], averages(watch.raw, 0.999)[3])
+    assert_equal(checkpoint["current_model_state"], watch.raw[3])
+    assert checkpoint["callbacks"]["EMA"] == {"latest_update_step": 3}
+    assert_equal(state(model), averages(watch.raw, 0.999)[3])

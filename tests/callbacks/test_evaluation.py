@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -166,12 +165,6 @@ def test_when_nothing_is_measured(tmp_path: Path) -> None:
 def test_impossible_options(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidOptionError, match=f"evaluation.{name} is 0; it must be at least 1"):
         evaluated(tmp_path, **{name: 0})
-
-
-def test_several_devices_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pl.Trainer, "world_size", 2)
-    with pytest.raises(InvalidOptionError, match=r"count some images twice; add --trainer\.devices 1"):
-        Evaluation().setup(trainer(tmp_path), fresh(), "test")
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -1,15 +1,33 @@
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
 
 from patronus_pl.data import Activations
+from patronus_pl.denoiser import VectorNet
+from patronus_pl.diffusion import NoiseSchedule
 from patronus_pl.errors import CorruptFileError, DatasetNotFoundError, InvalidOptionError
+from patronus_pl.modules import LatentPrior
+from tests.callbacks.runs import trainer
 
 from .trees import make_activations
+
+
+class Seen(pl.Callback):
+    """Which rows every step saw, and a checkpoint in the middle of the first epoch."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows = path, list[list[str]]()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: int) -> None:
+        self.rows.append(batch["id"])
+        if trainer.global_step == 3:
+            trainer.save_checkpoint(self.path)
 
 
 @pytest.fixture
@@ -34,6 +52,38 @@ def test_every_row_is_in_one_split(file: Path) -> None:
         assert np.array_equal(rows[name][1], written["attributes"][i])
     assert (data.size, data.attribute_names) == (6, ("Smiling", "Eyeglasses"))
     assert [b["id"] for b in data.test_dataloader()] == [b["id"] for b in val]
+
+
+def test_ranks_share_the_rows(file: Path) -> None:
+    """Of 32 rows that train and 8 that validate; together they take those of one rank with larger batches."""
+
+    def rows(ranks: int, rank: int, split: str) -> list[list[str]]:
+        data = Activations(str(file), batch_size=6 // ranks, val_fraction=0.2)
+        data.setup()
+        data.trainer = SimpleNamespace(world_size=ranks, global_rank=rank)
+        return [batch["id"] for batch in getattr(data, f"{split}_dataloader")()]
+
+    for split, count in (("train", 30), ("val", 8)):
+        one, halves = rows(1, 0, split), [rows(2, rank, split) for rank in (0, 1)]
+        assert [sorted(a + b) for a, b in zip(*halves, strict=True)] == [sorted(batch) for batch in one]
+        assert len({name for batch in one for name in batch}) == count
+
+
+def test_a_resumed_prior_sees_the_rows_it_would_have_seen(file: Path, tmp_path: Path) -> None:
+    def fit(name: str, half: Path | None = None) -> tuple[list[list[str]], dict[str, torch.Tensor]]:
+        torch.manual_seed(len(name))
+        prior = LatentPrior(VectorNet(6, width=8, blocks=1), NoiseSchedule(10), warmup_steps=0)
+        seen = Seen(tmp_path / f"{name}.ckpt")
+        once = trainer(tmp_path, seen, max_steps=7, max_epochs=-1)
+        data = Activations(str(file), batch_size=8, val_fraction=0.2)
+        once.fit(prior, data, ckpt_path=half and str(half), weights_only=True)
+        return seen.rows, prior.state_dict()
+
+    (whole, expected), (rest, found) = fit("whole"), fit("the rest", tmp_path / "whole.ckpt")
+    assert rest == whole[3:]
+    assert len({tuple(rows) for rows in whole}) == 7
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value)
 
 
 def test_the_seed_decides_who_validates(file: Path) -> None:

@@ -14,6 +14,17 @@ def test_ranks_share_out_the_rows_of_one_draw() -> None:
         assert torch.equal(half.timesteps(100), t[number::2])
 
 
+def test_ranks_share_out_the_rows_of_a_smaller_draw() -> None:
+    """Of three rows one rank has two."""
+    whole = StepDraw(torch.empty(3, 2), seed=1, step=5)
+    parts = [StepDraw(torch.empty(2 - rank, 2), 1, 5, ranks=2, rank=rank, total=3) for rank in (0, 1)]
+    for expected, found in (
+        (whole.normal((4,)), [part.normal((4,)) for part in parts]),
+        (whole.timesteps(1000), [part.timesteps(1000) for part in parts]),
+    ):
+        assert all(torch.equal(found[rank], expected[rank::2]) for rank in (0, 1))
+
+
 def test_draws_depend_on_seed_and_step_alone() -> None:
     draws = {
         (seed, step): StepDraw(torch.empty(4, 2), seed, step).normal((3,))
