@@ -22,6 +22,7 @@ COMMANDS = {
     "explain": "one page that shows what the model learned",
     "audit": "which attributes the model ties together, and whether the data do",
     "audit-experiment": "audits of models trained on planted ties of growing strength",
+    "ablate": "models with more or fewer prototypes, evaluated side by side",
     "compare": "evaluations side by side",
     "import-reference": "turn a checkpoint of the paper's authors into ours",
 }

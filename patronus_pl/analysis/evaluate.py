@@ -4,12 +4,14 @@ What is missing is said in words where its numbers would be: `{"absent": why and
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patronus_pl.analysis.census import census
 from patronus_pl.analysis.edit import encode, put_together, take_apart
 from patronus_pl.analysis.evaluating import evaluating
 from patronus_pl.analysis.faithfulness import use_ratio
@@ -28,7 +30,8 @@ from patronus_pl.analysis.protocol import Picked, Plan, Section, attempt
 from patronus_pl.analysis.where import as_bytes, as_floats
 from patronus_pl.metrics import dci, linear_probe, network_hash, total_auroc_difference
 from patronus_pl.modules import LatentPrior, PatronusModule
-from patronus_pl.types import Activations, ImageBytes
+from patronus_pl.ranks import Ranks
+from patronus_pl.types import Activations, Image, ImageBytes
 
 USED = 512
 """Images on which the use of s is measured."""
@@ -38,12 +41,19 @@ PRIOR_STEPS = 50
 
 @evaluating
 def evaluate(
-    model: PatronusModule, train: Subject, test: Subject, plan: Plan, networks: Networks, prior: LatentPrior | None
+    model: PatronusModule,
+    train: Subject,
+    test: Subject,
+    plan: Plan,
+    networks: Networks,
+    prior: LatentPrior | None,
+    ranks: Ranks = Ranks(),  # noqa: B008  (a tuple)
 ) -> dict[str, Section]:
-    """All sections: use of s, latents, reconstruction, preservation, distances, prior.
+    """All sections: use of s, prototypes, latents, reconstruction, preservation, distances, prior.
 
     The images from real s serve reconstruction (with random noise), preservation and distances alike: image k is
-    decoded from s of test image k and noise of its own.
+    decoded from s of test image k and noise of its own. Several processes share the sampling, where nearly all the time
+    goes, batch by batch; then the first measures what all have made, and the others wait.
 
     Args:
         model: a trained model.
@@ -52,27 +62,71 @@ def evaluate(
         plan: how much, and how.
         networks: what looks at images.
         prior: draws activations from nothing; None for none.
+        ranks: the processes that do this together.
+
+    Returns:
+        The sections; nothing on other processes than the first.
 
     Raises:
         CheckpointError: the prior draws another number of activations.
     """
     if prior is not None:
         prior.check_fits(model.prototypes.count)
-    learned, reference = Picked.first(train, plan.latents), Picked.first(test, plan.reference)
-    shown, held_out = Picked.first(test, plan.images), Picked.first(test, plan.latents)
-    s_train, s_shown = (encode(model, picked.bytes, plan.batch_size) for picked in (learned, shown))
-    total = plan.images * plan.steps * (1 if prior is None else 2) + plan.inverted * (2 * plan.steps + 1)
-    with counting(model.denoiser, total) as say:
+    shown = Picked.first(test, plan.images)
+    pictures = _pictures(model, shown, plan, prior, ranks)
+    with ranks.first_alone():
+        return {} if pictures is None else _sections(model, train, test, shown, pictures, plan, networks, prior)
+
+
+class Pictures(NamedTuple):
+    """All that is sampled: from real s, from inverted noise, and from the prior if there is one."""
+
+    generated: ImageBytes
+    inverted: ImageBytes
+    imagined: ImageBytes | None
+
+
+def _pictures(
+    model: PatronusModule, shown: Picked, plan: Plan, prior: LatentPrior | None, ranks: Ranks
+) -> Pictures | None:
+    """Those that all processes made; None on others than the first."""
+    images = as_floats(shown.bytes[: plan.inverted])
+    drawn, inverted = (ranks.batches(n, plan.batch_size) for n in (plan.images, len(images)))
+    total = sum(map(len, drawn)) * plan.steps * (1 if prior is None else 2)
+    total += sum(map(len, inverted)) * (2 * plan.steps + 1)
+    with counting(model.denoiser, total, shown=ranks.rank == 0) as say:
         say("from real s")
-        generated = generate(model, s_shown[torch.arange(plan.images) % len(s_shown)], plan)
+        s = encode(model, shown.bytes, plan.batch_size)[torch.arange(plan.images) % len(shown.images)]
+        generated = ranks.in_turn([generate(model, s[list(rows)], rows, plan) for rows in drawn])
         say("from inverted noise")
-        inverted = _inverted(model, shown, plan)
+        reconstructed = ranks.in_turn([_inverted(model, images[list(rows)], plan) for rows in inverted])
         imagined = None
         if prior is not None:
             say("from the prior")
-            imagined = generate(model, sample(prior, plan.images, plan.seed), plan)
+            s = sample(prior, plan.images, plan.seed)
+            imagined = ranks.in_turn([generate(model, s[list(rows)], rows, plan) for rows in drawn])
+    if ranks.rank > 0:
+        return None
+    return Pictures(torch.cat(generated), torch.cat(reconstructed), None if imagined is None else torch.cat(imagined))
+
+
+def _sections(
+    model: PatronusModule,
+    train: Subject,
+    test: Subject,
+    shown: Picked,
+    pictures: Pictures,
+    plan: Plan,
+    networks: Networks,
+    prior: LatentPrior | None,
+) -> dict[str, Section]:
+    learned, reference = Picked.first(train, plan.latents), Picked.first(test, plan.reference)
+    held_out = Picked.first(test, plan.latents)
+    s_train = encode(model, learned.bytes, plan.batch_size)
+    generated, inverted, imagined = pictures
     return {
         "use": attempt(lambda: _use(model, Picked.first(test, USED), plan)),
+        "prototypes": attempt(lambda: prototype_health(s_train, model.prototypes.vectors.detach(), learned)),
         "latents": attempt(lambda: latent_quality(s_train, learned, train, plan.seed)),
         "reconstruction": reconstruction(shown, generated, inverted, plan, networks.lpips),
         "preservation": attempt(lambda: preserved(learned, shown, generated, train.attribute_names, plan)),
@@ -100,9 +154,22 @@ def _use(model: PatronusModule, picked: Picked, plan: Plan) -> Section:
     }
 
 
-def _inverted(model: PatronusModule, shown: Picked, plan: Plan) -> ImageBytes:
-    parts = take_apart(model, as_floats(shown.bytes[: plan.inverted]), plan.steps, plan.batch_size)
+def _inverted(model: PatronusModule, images: Image, plan: Plan) -> ImageBytes:
+    parts = take_apart(model, images, plan.steps, plan.batch_size)
     return as_bytes(put_together(model, parts.x_T, parts.s, plan.steps, plan.sampler, plan.batch_size))
+
+
+def prototype_health(s: Activations, vectors: Float[Tensor, "m d"], picked: Picked) -> Section:
+    """Whether prototypes live and differ: the census, without the global ones, which similarity maps would show.
+
+    Args:
+        s: (n, m) activations.
+        vectors: (m, d) the prototypes. `nearest_cosine` is the mean cosine between one and the next.
+        picked: the images that s is of.
+    """
+    found = census(s, vectors)
+    numbers = {name: value for name, value in found.summary().items() if name != "global"}
+    return {"protocol": picked.protocol(), **numbers, "nearest_cosine": float(found.neighbour_cosine.mean())}
 
 
 def latent_quality(s: Activations, picked: Picked, subject: Subject, seed: int) -> Section:

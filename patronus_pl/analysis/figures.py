@@ -313,6 +313,39 @@ def curves(
         return _png(figure)
 
 
+def panels(
+    values: Float[Tensor, "numbers rows repeats"], names: Sequence[str], row_names: Sequence[str], title: str = ""
+) -> bytes:
+    """Several numbers of several things: a panel for each number, in it a row for each thing and a point a repeat.
+
+    Args:
+        values: the numbers; where one is NaN there is no point.
+        names: of the numbers.
+        row_names: of the things, the first one above. A dotted line stands at its mean, for comparison.
+        title: above all.
+    """
+    columns = min(5, len(names))
+    rows = -(-len(names) // columns)
+    with matplotlib.rc_context(STYLE):
+        size = 1.4 + 1.7 * columns, 0.4 + rows * (0.6 + 0.2 * len(row_names))
+        figure = Figure(size, dpi=DPI, layout="constrained")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=9, weight="bold", parse_math=False)
+        grid = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+        for axes, name, numbers in zip(grid, names, values.cpu(), strict=False):
+            axes.axvline(float(numbers[0].nanmean()), color=QUIET, lw=0.8, ls=":")
+            for r, row in enumerate(numbers):
+                axes.plot(row.numpy(), [r] * len(row), "o", color=ACCENT, ms=4, mew=0)
+            axes.set_title(name, fontsize=8, parse_math=False)
+            axes.xaxis.set_major_locator(MaxNLocator(3))
+            axes.grid(axis="y", color=QUIET, lw=0.3, alpha=0.5)
+            axes.tick_params(labelsize=7)
+        grid[0].set_yticks(range(len(row_names)), row_names, parse_math=False)
+        grid[0].set_ylim(len(row_names) - 0.5, -0.5)
+        for axes in grid[len(names) :]:
+            axes.set_visible(False)
+        return _png(figure)
+
+
 def _axes(inches: tuple[float, float], title: str) -> tuple[Figure, Axes]:
     figure = Figure(inches, dpi=DPI, layout="constrained")
     axes = figure.subplots()

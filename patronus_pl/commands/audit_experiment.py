@@ -1,19 +1,17 @@
 """`patronus audit-experiment`: train on planted ties of growing strength, audit each model, and see what is found."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from patronus_pl.analysis import figures
-from patronus_pl.errors import InvalidOptionError, PatronusError
+from patronus_pl.commands.experiment import once, read_config, train
+from patronus_pl.errors import InvalidOptionError
 from patronus_pl.metrics import auroc
 from patronus_pl.runs import writable_folder
 
@@ -47,21 +45,17 @@ def audit_experiment(
         options: more options of `patronus fit`.
         audit_options: more options of `patronus audit`.
     """
-    folder, path = writable_folder(Path(out)), Path(config)
-    if not path.is_file():
-        raise InvalidOptionError(
-            f"--config {config!r}: no such file; name the YAML of a run, as configs/quickstart.yaml"
-        )
+    section = read_config(config)["data"]
     if len(names := pair.split(",")) != 2 or seeds < 1 or not rhos:
         raise InvalidOptionError(f"--pair {pair!r}, --rhos {rhos}, --seeds {seeds}: give 'A,B', and at least one each")
-    section = yaml.safe_load(path.read_text(encoding="utf-8"))["data"]
+    folder = writable_folder(Path(out))
     runs = [(rho, seed) for rho in rhos for seed in range(seeds)]
     for rho, seed in tqdm(runs, desc="models", unit="model"):
         run = writable_folder(folder / f"rho_{rho:g}_seed_{seed}")
         tie = _tie(section["class_path"], pair, rho)
-        more = [*options, *([] if max_steps is None else [f"--trainer.max_steps={max_steps}"])]
-        _train(run, ["--config", config, *tie, f"--seed_everything={seed}", f"--model.init_args.seed={seed}", *more])
-        _audit(run, [f"--n={n}", f"--judge={judge}", "--judge_data", json.dumps(section), *audit_options])
+        train(run, config, seed, [*tie, *options], max_steps)
+        how = [f"--n={n}", f"--judge={judge}", "--judge_data", json.dumps(section), *audit_options]
+        once(["audit", str(run / "fit"), f"--out={run}", *how], run / "audit.log", run / "audit.json")
     findings = [_read(folder / f"rho_{rho:g}_seed_{seed}", names, rho, seed) for rho, seed in runs]
     result = {"pair": pair, "config": config, "max_steps": max_steps, **summarise(findings), "runs": findings}
     (folder / "experiment.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -76,30 +70,6 @@ def _tie(data: str, pair: str, rho: float) -> list[str]:
     if data.endswith("PlantedFaces"):
         return [f"--data.init_args.correlation={json.dumps({pair: rho})}"]
     return [f"--data.init_args.bias={json.dumps({'pairs': {pair: rho}})}"]
-
-
-def _train(run: Path, options: Sequence[str]) -> None:
-    """`patronus fit`, unless this run has a model already."""
-    if (run / "trained").exists():
-        return
-    place = ["--trainer.logger.init_args.save_dir", str(run), "--trainer.logger.init_args.name", "fit"]
-    _patronus(["fit", *options, *place], run / "fit.log")
-    (run / "trained").touch()
-
-
-def _audit(run: Path, options: Sequence[str]) -> None:
-    """`patronus audit`, unless it is done."""
-    if not (run / "audit.json").exists():
-        _patronus(["audit", str(run / "fit"), f"--out={run}", *options], run / "audit.log")
-
-
-def _patronus(arguments: Sequence[str], log: Path) -> None:
-    """A command in a process of its own, so that no model lives in the memory of the next."""
-    with log.open("w", encoding="utf-8") as file:
-        done = subprocess.run([sys.executable, "-m", "patronus_pl", *arguments], stdout=file, stderr=file, check=False)
-    if done.returncode:
-        last = log.read_text(encoding="utf-8").strip().splitlines()[-1:] or ["it said nothing"]
-        raise PatronusError(f"patronus {arguments[0]} failed ({last[0]}); see {log}, mend it, and start again")
 
 
 # ---- what was found --------------------------------------------------------------------------------------------------

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import entropy
 from torch import Tensor, nn
 
 from patronus_pl.analysis.draw import draw
-from patronus_pl.analysis.evaluate import evaluate, latent_quality, prior_quality
+from patronus_pl.analysis.evaluate import evaluate, latent_quality, prior_quality, prototype_health
 from patronus_pl.analysis.findings import Subject
 from patronus_pl.analysis.generated import Networks, Preservation, preservation, real_features
 from patronus_pl.analysis.protocol import DIGITS, PRESETS, Picked, Plan, attempt, commit, made_with, pixel_hash, plain
@@ -73,6 +74,27 @@ def test_a_model_that_paints_what_it_reads_reconstructs_and_preserves(evaluation
 def test_the_error_of_the_mean_image_is_the_variance(evaluation: dict[str, Any]) -> None:
     x = squares(40, 1, "test").images.astype(float) / 127.5 - 1
     assert evaluation["reconstruction"]["mse_mean_image"] == pytest.approx(x.var(0).mean(), rel=1e-5)
+
+
+def test_the_health_of_prototypes_is_that_of_their_activations(evaluation: dict[str, Any]) -> None:
+    """Each is the mean of a quarter. Effective rank: exp of SciPy's entropy of NumPy's eigenvalues."""
+    found, quarters = evaluation["prototypes"], squares(60, 0, "train").images[:, 0, ::4, ::4].reshape(60, 4)
+    correlation = np.corrcoef(quarters.T.astype(float))
+    assert (found["prototypes"], found["dead"], found["duplicates"]) == (4, 0, 0)
+    assert found["mean_abs_correlation"] == pytest.approx((np.abs(correlation).sum() - 4) / 12, rel=1e-4)
+    assert found["effective_rank"] == pytest.approx(np.exp(entropy(np.linalg.eigvalsh(correlation))), rel=1e-4)
+    assert found["protocol"] == {"split": "train", "n": 60, "pixels": pixel_hash(squares(60, 0, "train").images)}
+
+
+def test_near_and_dead_prototypes_are_counted() -> None:
+    """Of (1, 0), (3, 4), (0, 2) the nearest are at cosines 0.6, 0.8 and 0.8; the last one never moves."""
+    s = torch.rand(9, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1.0, 0.0])
+    vectors, picked = torch.tensor([[1.0, 0.0], [3.0, 4.0], [0.0, 2.0]]), Picked.first(squares(9, 0, "train"), None)
+    found = prototype_health(s, vectors, picked)
+    assert found["nearest_cosine"] == pytest.approx(2.2 / 3)
+    assert found["dead"] == 1
+    assert "global" not in found
+    assert "at least 2" in attempt(lambda: prototype_health(s[:1], vectors, picked))["absent"]
 
 
 def test_each_attribute_is_read_by_its_own_quarter(evaluation: dict[str, Any]) -> None:

@@ -175,3 +175,19 @@ def test_the_census_marks_the_dead_and_the_global():
     assert count(bars, ACCENT) > 1000
     assert count(bars, quiet) < 1000  # no more than the axes: the dead one has no height
     assert figures.census_picture(found) == figures.census_picture(found)
+
+
+def test_panels_have_a_point_for_each_number_that_is_known():
+    values = torch.tensor([[[0.0, 1.0], [2.0, 3.0]], [[4.0, 4.0], [torch.nan, 4.0]]])
+    drawn = figures.panels(values, ["one", "two"], ["a", "b"], "title")
+    assert drawn == figures.panels(values, ["one", "two"], ["a", "b"], "title")
+    points = [count(read(figures.panels(values[k : k + 1], ["one"], ["a", "b"])), ACCENT) for k in (0, 1)]
+    nothing = count(read(figures.panels(torch.full((1, 2, 2), torch.nan), ["one"], ["a", "b"])), ACCENT)
+    assert nothing == 0 < points[1] < points[0]
+
+
+def test_panels_start_a_new_row_after_the_fifth():
+    values = torch.rand(6, 3, 1)
+    five, six = (read(figures.panels(values[:n], list("abcdef")[:n], list("xyz"))).shape for n in (5, 6))
+    assert six[0] > 1.5 * five[0]
+    assert six[1] == five[1]

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from patronus_pl.commands import audit_experiment as module
+from patronus_pl.commands import experiment
 from patronus_pl.commands.audit_experiment import audit_experiment, draw, summarise, table
-from patronus_pl.errors import InvalidOptionError, PatronusError
+from patronus_pl.errors import InvalidOptionError
 
 CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
@@ -52,7 +52,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             rho = float(log.parent.name.split("_")[1])
             (log.parent / "audit.json").write_text(json.dumps(audit_of(rho)))
 
-    monkeypatch.setattr(module, "_patronus", run)
+    monkeypatch.setattr(experiment, "patronus", run)
     return commands
 
 
@@ -107,11 +107,6 @@ def test_detection_is_the_share_of_pairs_in_the_right_order() -> None:
     assert summarise([{"rho": rho, **nothing} for rho in (0.0, 1.0)])["spearman"] is None
     assert "1.00      0.20   0.333" in table({"by_rho": [row], "spearman": None})
     assert draw([row]) == draw([row])
-
-
-def test_a_failing_command_says_where_to_look(tmp_path: Path) -> None:
-    with pytest.raises(PatronusError, match=r"patronus frobnicate failed \(.*unknown command.*see .*fit.log"):
-        module._patronus(["frobnicate"], tmp_path / "fit.log")
 
 
 @pytest.mark.parametrize(
