@@ -80,7 +80,9 @@ def _read(run: Path, names: Sequence[str], rho: float, seed: int) -> dict[str, A
     pairs = json.loads((run / "audit.json").read_text(encoding="utf-8"))["pairs"]
     parents, child = names[0].split("|"), names[1]
     tested = [pair for pair in pairs if pair["p"] is not None]
-    planted = [pair for pair in tested if {pair["moved"], pair["attribute"]} == {parents[0], child}]
+    ways = ((parents[0], child), (child, parents[0]))
+    forth, back = ([p for p in tested if (p["moved"], p["attribute"]) == way] for way in ways)
+    planted = [*forth, *back]
     # Alternatives of the parent are tied to the child as well: neither found nor missed, they are not counted.
     akin = {pair["attribute"] for pair in pairs if pair["verdict"] == "one group" and pair["moved"] == parents[0]}
     tied = [{parent, child} for parent in (*parents, *akin)]
@@ -89,8 +91,9 @@ def _read(run: Path, names: Sequence[str], rho: float, seed: int) -> dict[str, A
     return {
         "rho": rho,
         "seed": seed,
-        "estimate": sum(pair["tie"] for pair in planted) / len(planted) if planted else None,
-        "phi": sum(pair["phi"] for pair in planted) / len(planted) if planted else None,
+        "estimate": forth[0]["tie"] if forth else None,
+        "reverse": back[0]["tie"] if back else None,
+        "phi": planted[0]["phi"] if planted else None,
         "planted": [abs(pair["tie"]) for pair in planted],
         "others": [abs(pair["tie"]) for pair in others],
         "found": [pair["verdict"] != "independent" for pair in planted],
@@ -102,32 +105,38 @@ def _read(run: Path, names: Sequence[str], rho: float, seed: int) -> dict[str, A
 def summarise(findings: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Spearman's correlation of estimate and ρ over models; for each ρ, how well |tie| tells planted pairs from others.
 
-    A planted pair that could not be tested, since its attribute does not move, counts as a tie of 0.
+    The estimate is what the second attribute does when the first is moved, as in the paper's experiment; the reverse is
+    a number of its own, since a move that hardly reaches its own attribute has a large tie. A planted pair that could
+    not be tested, since its attribute does not move, counts as a tie of 0.
 
     Args:
-        findings: of each model: `rho`, `estimate`, `planted` and `others` (|tie| of pairs), `found`, `false`, `tested`.
+        findings: of each model: `rho`, `estimate`, `reverse`, `planted` and `others` (|tie| of pairs), `found`,
+            `false`, `tested`.
     """
     by_rho = []
     for rho in sorted({finding["rho"] for finding in findings}):
         group = [finding for finding in findings if finding["rho"] == rho]
         planted = [tie for finding in group for tie in finding["planted"] or [0.0]]
         others = [tie for finding in group for tie in finding["others"]]
-        estimates = [finding["estimate"] or 0.0 for finding in group]
         labels = torch.tensor([1.0] * len(planted) + [0.0] * len(others))
         area = auroc(torch.tensor([*planted, *others])[:, None], labels[:, None])[0, 0] if others and rho else None
         by_rho.append(
             {
                 "rho": rho,
-                "estimates": estimates,
+                "estimates": [finding["estimate"] or 0.0 for finding in group],
+                "reverse": [finding["reverse"] or 0.0 for finding in group],
                 "detection_auroc": None if area is None else float(area),
                 "power": _mean([float(found) for finding in group for found in finding["found"] or [False]]),
                 "false_share": sum(f["false"] for f in group) / max(sum(f["tested"] for f in group), 1),
             }
         )
-    truth = [finding["rho"] for finding in findings]
-    estimates = [finding["estimate"] or 0.0 for finding in findings]
+    return {"spearman": _rank_correlation(findings, "estimate"), "by_rho": by_rho}
+
+
+def _rank_correlation(findings: Sequence[dict[str, Any]], name: str) -> float | None:
+    truth, estimates = [f["rho"] for f in findings], [f[name] or 0.0 for f in findings]
     vary = len(set(truth)) > 1 and len(set(estimates)) > 1
-    return {"spearman": float(spearmanr(truth, estimates).statistic) if vary else None, "by_rho": by_rho}
+    return float(spearmanr(truth, estimates).statistic) if vary else None
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -137,16 +146,22 @@ def _mean(values: Sequence[float]) -> float:
 def draw(by_rho: Sequence[dict[str, Any]]) -> bytes:
     """Estimate against ρ, mean and range over seeds, with the line on which they would be equal."""
     x = torch.tensor([row["rho"] for row in by_rho])
-    mean, low, high = (torch.tensor([function(row["estimates"]) for row in by_rho]) for function in (_mean, min, max))
-    title = "Tie that the audit finds"
-    return figures.curves(x, [mean, x], ["audit", "planted"], [(low, high), (x, x)], title, "planted φ", "tie")
+    means, bands = [x], [(x, x)]
+    for name in ("estimates", "reverse"):
+        mean, low, high = (torch.tensor([function(row[name]) for row in by_rho]) for function in (_mean, min, max))
+        means.append(mean)
+        bands.append((low, high))
+    names = ["as planted", "first moved, second read", "second moved, first read"]
+    return figures.curves(x, means, names, bands, "Tie that the audit finds", "planted φ", "tie")
 
 
 def table(result: dict[str, Any]) -> str:
     """The same as text."""
-    lines = [f"{'rho':>6} {'estimate':>9} {'AUROC':>7} {'power':>7} {'false':>7}"]
+    lines = [f"{'rho':>6} {'estimate':>9} {'reverse':>8} {'AUROC':>7} {'power':>7} {'false':>7}"]
     for row in result["by_rho"]:
         area = "–" if row["detection_auroc"] is None else f"{row['detection_auroc']:.3f}"
         numbers = f"{row['power']:>7.2f} {row['false_share']:>7.3f}"
-        lines.append(f"{row['rho']:>6.2f} {_mean(row['estimates']):>9.2f} {area:>7} {numbers}")
+        lines.append(
+            f"{row['rho']:>6.2f} {_mean(row['estimates']):>9.2f} {_mean(row['reverse']):>8.2f} {area:>7} {numbers}"
+        )
     return "\n".join([*lines, f"Spearman's correlation of estimate and rho: {result['spearman']}"])

@@ -74,7 +74,8 @@ def test_every_model_is_trained_and_audited_once(ran: list[list[str]], tmp_path:
     assert [row["false_share"] for row in result["by_rho"]] == [0.5, 0.5, 0.5]
     assert [row["power"] for row in result["by_rho"]] == [0, 1, 1]
     assert [row["detection_auroc"] for row in result["by_rho"]] == [None, 1, 1]
-    assert result["by_rho"][1]["estimates"] == pytest.approx([0.5, 0.5])
+    assert result["by_rho"][1]["estimates"] == pytest.approx([0.52, 0.52])
+    assert result["by_rho"][1]["reverse"] == pytest.approx([0.48, 0.48])
     assert (tmp_path / "experiment.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -89,10 +90,20 @@ def test_other_data_are_biased_by_leaving_images_out(ran: list[list[str]], tmp_p
 
 def test_detection_is_the_share_of_pairs_in_the_right_order() -> None:
     """Planted 0.4 and nothing (not tested), others 0.1, 0.2, 0.5: (2 of 3 + 0 of 3) / 2."""
-    nothing = {"rho": 1.0, "estimate": None, "planted": [], "others": [0.5], "found": [], "false": 1, "tested": 1}
+    nothing = {
+        "rho": 1.0,
+        "estimate": None,
+        "reverse": None,
+        "planted": [],
+        "others": [0.5],
+        "found": [],
+        "false": 1,
+        "tested": 1,
+    }
     some = {
         "rho": 1.0,
         "estimate": 0.4,
+        "reverse": None,
         "planted": [0.4],
         "others": [0.1, 0.2],
         "found": [True],
@@ -105,7 +116,7 @@ def test_detection_is_the_share_of_pairs_in_the_right_order() -> None:
     assert row["false_share"] == pytest.approx(1 / 3)
     assert row["estimates"] == [0, 0.4]
     assert summarise([{"rho": rho, **nothing} for rho in (0.0, 1.0)])["spearman"] is None
-    assert "1.00      0.20   0.333" in table({"by_rho": [row], "spearman": None})
+    assert "1.00      0.20     0.00   0.333" in table({"by_rho": [row], "spearman": None})
     assert draw([row]) == draw([row])
 
 
