@@ -59,13 +59,13 @@ class Variant(NamedTuple):
     """One of the models.
 
     Attributes:
-        count: m, prototypes.
+        m: prototypes.
         dim: D, their length.
         margin: δ of the distinctness loss; 0 for none.
         paper: whether the prototypes start as the paper's.
     """
 
-    count: int
+    m: int
     dim: int
     margin: float = 0.0
     paper: bool = False
@@ -73,13 +73,13 @@ class Variant(NamedTuple):
     @property
     def label(self) -> str:
         """In words."""
-        parts = [f"m={self.count} D={self.dim}", "paper" * self.paper, f"δ={self.margin:g}" * (self.margin > 0)]
+        parts = [f"m={self.m} D={self.dim}", "paper" * self.paper, f"δ={self.margin:g}" * (self.margin > 0)]
         return " ".join(filter(None, parts))
 
     @property
     def folder(self) -> str:
         """Of its files."""
-        return f"m{self.count}_D{self.dim}" + "_paper" * self.paper + f"_delta_{self.margin:g}" * (self.margin > 0)
+        return f"m{self.m}_D{self.dim}" + "_paper" * self.paper + f"_delta_{self.margin:g}" * (self.margin > 0)
 
     def options(self, channels: Sequence[int], weight: float) -> list[str]:
         """Of `patronus fit`.
@@ -90,8 +90,8 @@ class Variant(NamedTuple):
         """
         parts: dict[str, dict[str, Any]] = {
             "encoder": {"channels": [*channels[:-1], self.dim]},
-            "prototypes": {"count": self.count, "dim": self.dim},
-            "denoiser": {"condition_dim": self.count},
+            "prototypes": {"count": self.m, "dim": self.dim},
+            "denoiser": {"condition_dim": self.m},
         }
         loss = {"distinctness": weight, "distinctness_margin": self.margin} if self.margin else {"distinctness": 0.0}
         start = PAPER_START if self.paper else {}

@@ -24,7 +24,7 @@ def read_config(config: str) -> dict[str, Any]:
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InvalidOptionError(f"{config!r}: {error}; {remedy}") from error
+        raise InvalidOptionError(f"{config!r}: {' '.join(str(error).split())}; {remedy}") from error
     if not isinstance(found, dict) or not {"data", "model"} <= found.keys():
         raise InvalidOptionError(f"{config!r} lacks the sections `data` and `model`; {remedy}")
     return found

@@ -65,7 +65,7 @@ def test_every_model_is_trained_and_evaluated_once(ran: list[list[str]], tmp_pat
     ablate(CONFIG, counts="8,4", test_options=("--evaluation.n=9",), **options)
     assert [command[0] for command in ran[8:]] == ["fit", "test"] * 3
     found = json.loads((tmp_path / "ablation.json").read_text())
-    assert [variant["count"] for variant in found["variants"]] == [16, 8, 4]
+    assert [variant["m"] for variant in found["variants"]] == [16, 8, 4]
     assert found["variants"][1]["runs"][1]["dead"] == 1
     assert "| m=8 D=128  | 0.7 ± 0 | 0.85 ± 0.071 | 0.9 ± 0 " in (tmp_path / "ablation.md").read_text()
     assert (tmp_path / "ablation.png").read_bytes().startswith(b"\x89PNG")
@@ -75,7 +75,7 @@ def test_one_axis_at_a_time_or_all() -> None:
     sizes = variants((16, 128), [8, 16], [32, 128], [], grid=False)
     assert [kind.label for kind in sizes] == ["m=16 D=128", "m=8 D=128", "m=16 D=32"]
     crossed = variants((30, 128), [8, 16], [32, 64], [], grid=True)
-    assert {(kind.count, kind.dim) for kind in crossed} == {(30, 128), (8, 32), (8, 64), (16, 32), (16, 64)}
+    assert {(kind.m, kind.dim) for kind in crossed} == {(30, 128), (8, 32), (8, 64), (16, 32), (16, 64)}
     assert variants((30, 128), [8], [], [], grid=True) == [Variant(30, 128), Variant(8, 128)]
     losses = variants((16, 128), [], [], [0.2, 0.5], grid=False)
     assert [(kind.margin, kind.paper) for kind in losses] == [
