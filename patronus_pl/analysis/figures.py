@@ -337,6 +337,7 @@ def panels(
                 axes.plot(row.numpy(), [r] * len(row), "o", color=ACCENT, ms=4, mew=0)
             axes.set_title(name, fontsize=8, parse_math=False)
             axes.xaxis.set_major_locator(MaxNLocator(3))
+            axes.ticklabel_format(axis="x", useOffset=False)
             axes.grid(axis="y", color=QUIET, lw=0.3, alpha=0.5)
             axes.tick_params(labelsize=7)
         grid[0].set_yticks(range(len(row_names)), row_names, parse_math=False)

@@ -17,7 +17,7 @@ from patronus_pl.runs import writable_folder
 
 
 def audit_experiment(
-    config: str = "configs/quickstart.yaml",
+    recipe: str = "configs/quickstart.yaml",
     out: str = "runs/audit_experiment",
     pair: str = "Black_Hair,Smiling",
     rhos: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0),
@@ -34,18 +34,18 @@ def audit_experiment(
     experiment.png.
 
     Args:
-        config: YAML of the run: planted faces, whose `correlation` is set; or any data, whose `bias` is.
+        recipe: YAML of the run: planted faces, whose `correlation` is set; or any data, whose `bias` is.
         out: folder for all.
         pair: the two attributes to tie, "A,B"; or "A|B|C,D" for one of a group, as `BiasedSubset` takes it.
         rhos: correlations to plant.
         seeds: models for each.
-        max_steps: of each training; by default that of the config.
+        max_steps: of each training; by default that of the recipe.
         n: images that each audit edits.
         judge: of the audits: exact (planted faces), cnn or probe; it is trained on data without the tie.
         options: more options of `patronus fit`.
         audit_options: more options of `patronus audit`.
     """
-    section = read_config(config)["data"]
+    section = read_config(recipe)["data"]
     if len(names := pair.split(",")) != 2 or seeds < 1 or not rhos:
         raise InvalidOptionError(f"--pair {pair!r}, --rhos {rhos}, --seeds {seeds}: give 'A,B', and at least one each")
     folder = writable_folder(Path(out))
@@ -53,11 +53,11 @@ def audit_experiment(
     for rho, seed in tqdm(runs, desc="models", unit="model"):
         run = writable_folder(folder / f"rho_{rho:g}_seed_{seed}")
         tie = _tie(section["class_path"], pair, rho)
-        train(run, config, seed, [*tie, *options], max_steps)
+        train(run, recipe, seed, [*tie, *options], max_steps)
         how = [f"--n={n}", f"--judge={judge}", "--judge_data", json.dumps(section), *audit_options]
         once(["audit", str(run / "fit"), f"--out={run}", *how], run / "audit.log", run / "audit.json")
     findings = [_read(folder / f"rho_{rho:g}_seed_{seed}", names, rho, seed) for rho, seed in runs]
-    result = {"pair": pair, "config": config, "max_steps": max_steps, **summarise(findings), "runs": findings}
+    result = {"pair": pair, "recipe": recipe, "max_steps": max_steps, **summarise(findings), "runs": findings}
     (folder / "experiment.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     (folder / "experiment.png").write_bytes(draw(result["by_rho"]))
     print(table(result))

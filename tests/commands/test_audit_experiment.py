@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from patronus_pl.cli import main
 from patronus_pl.commands import experiment
 from patronus_pl.commands.audit_experiment import audit_experiment, draw, summarise, table
 from patronus_pl.errors import InvalidOptionError
@@ -57,7 +58,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def test_every_model_is_trained_and_audited_once(ran: list[list[str]], tmp_path: Path) -> None:
-    options: dict[str, Any] = {"config": str(CONFIG), "out": str(tmp_path), "seeds": 2, "max_steps": 7}
+    options: dict[str, Any] = {"recipe": str(CONFIG), "out": str(tmp_path), "seeds": 2, "max_steps": 7}
     audit_experiment(rhos=(0.0, 0.5), **options)
     assert [command[0] for command in ran] == ["fit", "audit"] * 4
     assert not any("correlation" in part for part in ran[0])
@@ -81,7 +82,7 @@ def test_every_model_is_trained_and_audited_once(ran: list[list[str]], tmp_path:
 
 def test_other_data_are_biased_by_leaving_images_out(ran: list[list[str]], tmp_path: Path) -> None:
     config = CONFIG.with_name("celeba.yaml")
-    options: dict[str, Any] = {"config": str(config), "out": str(tmp_path), "seeds": 1, "rhos": (-1.0,)}
+    options: dict[str, Any] = {"recipe": str(config), "out": str(tmp_path), "seeds": 1, "rhos": (-1.0,)}
     audit_experiment(pair="Black_Hair|Blond_Hair|Brown_Hair,Smiling", judge="cnn", **options)
     bias = {"pairs": {"Black_Hair|Blond_Hair|Brown_Hair,Smiling": -1.0}}
     assert f"--data.init_args.bias={json.dumps(bias)}" in ran[0]
@@ -123,11 +124,19 @@ def test_detection_is_the_share_of_pairs_in_the_right_order() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"config": "nowhere.yaml"}, "'nowhere.yaml': no such file"),
+        ({"recipe": "nowhere.yaml"}, "'nowhere.yaml': no such file"),
         ({"pair": "Smiling"}, "give 'A,B'"),
         ({"seeds": 0}, "at least one each"),
     ],
 )
 def test_impossible_experiments_are_refused(options: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidOptionError, match=words):
-        audit_experiment(**{"config": str(CONFIG), "out": str(tmp_path), **options})
+        audit_experiment(**{"recipe": str(CONFIG), "out": str(tmp_path), **options})
+
+
+def test_the_command_line_takes_another_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An option called --config would be the parser's own, and the recipe silently the default."""
+    with pytest.raises(SystemExit) as stop:
+        main(["audit-experiment", "--recipe", "nowhere.yaml", "--out", str(tmp_path)])
+    assert stop.value.code != 0
+    assert "'nowhere.yaml': no such file" in capsys.readouterr().err

@@ -45,5 +45,5 @@ def test_what_is_no_config_is_refused(text: str | None, words: str, tmp_path: Pa
     path = tmp_path / "run.yaml"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(InvalidOptionError, match=rf"run\.yaml'.*{words}[\s\S]*as configs/quickstart\.yaml"):
+    with pytest.raises(InvalidOptionError, match=rf"run\.yaml'[\s\S]*{words}[\s\S]*as configs/quickstart\.yaml"):
         read_config(str(path))
