@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from patronus_pl.analysis.judges import AttributeReader
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.metrics import linear_probe
-from patronus_pl.metrics.logistic import logistic_weights
 from patronus_pl.prototypes import cells, independent_frequencies, joint_frequencies
 from patronus_pl.types import Activations, Attributes
 
@@ -63,10 +63,7 @@ def balance(
 
 def read_attributes(s: Float[Tensor, "N m"], known: Activations, attributes: Attributes) -> Float[Tensor, "N a"]:
     """0 or 1: what logistic regressions, fitted on activations and attributes of real images, read in s."""
-    mean, std = known.mean(0), known.std(0, correction=0).clamp_min(1e-6)
-    weights = logistic_weights(((known - mean) / std).double().numpy(), attributes.double().numpy())
-    logits = ((s - mean) / std).double() @ torch.from_numpy(weights[:-1]) + torch.from_numpy(weights[-1])
-    return (logits > 0).float()
+    return (AttributeReader(known, attributes)(s) > 0).float()
 
 
 def balanced_rows(attributes: Float[Tensor, "N k"], names: Sequence[str], n: int, seed: int = 0) -> Int[Tensor, " n"]:

@@ -124,8 +124,27 @@ def _apart(scores: Float[Tensor, "n a"], known: Attributes) -> Float[Tensor, "a 
 # ---- the model's own view --------------------------------------------------------------------------------------------
 
 
+class AttributeReader:
+    """Logistic regressions of attributes on standardised activations.
+
+    Args:
+        s: (n, m) activations of real images.
+        attributes: (n, a) of the same images; 0, 1 or NaN.
+    """
+
+    def __init__(self, s: Activations, attributes: Attributes) -> None:
+        self.mean, self.std = s.mean(0), s.std(0, correction=0).clamp_min(1e-6)
+        z = (s - self.mean) / self.std
+        self.weights = torch.from_numpy(logistic_weights(z.double().numpy(), attributes.double().numpy())).float()
+
+    def __call__(self, s: Activations) -> Float[Tensor, "b a"]:
+        """Log odds of each attribute."""
+        logits: Tensor = (s - self.mean) / self.std @ self.weights[:-1] + self.weights[-1]
+        return logits
+
+
 class ProbeJudge:
-    """Logistic regressions on the activations of the picture, encoded again.
+    """An `AttributeReader` of the activations of the picture, encoded again.
 
     It costs nothing and shares the model's view: what the encoder takes for a smile is a smile to it.
 
@@ -136,15 +155,11 @@ class ProbeJudge:
     """
 
     def __init__(self, model: PatronusModule, s: Activations, attributes: Attributes) -> None:
-        self.model, self.mean, self.std = model, s.mean(0), s.std(0, correction=0).clamp_min(1e-6)
-        z = (s - self.mean) / self.std
-        weights = logistic_weights(z.double().numpy(), attributes.double().numpy())
-        self.weights = torch.from_numpy(weights).float()
+        self.model, self.reader = model, AttributeReader(s, attributes)
 
     def __call__(self, images: Image) -> Float[Tensor, "b a"]:
         """Probabilities."""
-        z = (encode(self.model, images) - self.mean) / self.std
-        return torch.sigmoid(z @ self.weights[:-1] + self.weights[-1])
+        return torch.sigmoid(self.reader(encode(self.model, images)))
 
 
 # ---- an independent network ------------------------------------------------------------------------------------------
