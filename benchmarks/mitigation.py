@@ -16,8 +16,7 @@ What is trained is not trained again: a run that was interrupted goes on with th
 """
 
 import json
-import subprocess
-import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +35,7 @@ from patronus_pl.analysis.intervene import Moves, attribute_moves, intervene
 from patronus_pl.analysis.judges import NearestPortrait, assess, judged
 from patronus_pl.analysis.ties import MOVED, effects, tie_matrix
 from patronus_pl.analysis.where import as_floats
+from patronus_pl.commands.experiment import once, train
 from patronus_pl.data import PlantedFaces
 from patronus_pl.data.planted_faces import ATTRIBUTES
 from patronus_pl.data.planted_templates import every_portrait
@@ -97,42 +97,26 @@ def bench(rho: float, images: int, edited: int) -> Bench:
 # ---- commands --------------------------------------------------------------------------------------------------------
 
 
-def patronus(folder: Path, name: str, *arguments: str) -> None:
-    """A command in a process of its own, once."""
-    if (folder / f"{name}.done").exists():
-        return
-    print(f"{folder.name}: {name}", flush=True)
-    log = folder / f"{name}.log"
-    with log.open("w", encoding="utf-8") as file:
-        done = subprocess.run([sys.executable, "-m", "patronus_pl", *arguments], stdout=file, stderr=file, check=False)
-    if done.returncode:
-        last = log.read_text(encoding="utf-8").strip().splitlines()[-1:]
-        raise SystemExit(f"patronus {arguments[0]} failed ({''.join(last)}); see {log}, mend it, and start again")
-    (folder / f"{name}.done").touch()
-
-
-def fit(folder: Path, name: str, config: str, steps: int, *more: str) -> None:
-    place = [f"--trainer.logger.init_args.save_dir={folder}", f"--trainer.logger.init_args.name={name}"]
-    length = [f"--trainer.max_steps={steps}", f"--trainer.val_check_interval={max(1, steps // 4)}"]
-    patronus(folder, name, "fit", f"--config={CONFIGS / config}", *place, *length, *more)
-
-
-def trained(folder: Path, recipe: str, rho: float, steps: int, seed: int) -> PatronusModule:
-    tie = f"--data.init_args.correlation={json.dumps({','.join(PAIR): rho})}"
-    seeds = f"--seed_everything={seed}", f"--model.init_args.seed={seed}"
-    fit(folder, "fit", "quickstart.yaml", steps, tie, *seeds, *RECIPES[recipe])
+def trained(folder: Path, recipe: str, chosen: Namespace) -> PatronusModule:
+    tie = f"--data.init_args.correlation={json.dumps({','.join(PAIR): chosen.rho})}"
+    small = ["--data.init_args.train_size=256", "--data.init_args.val_size=32"] if chosen.quick else []
+    train(folder, str(CONFIGS / "quickstart.yaml"), chosen.seed, [tie, *RECIPES[recipe], *small, *length(chosen.steps)])
     return PatronusModule.load_from_checkpoint(find_checkpoint(str(folder / "fit")))
 
 
-def prior_samples(folder: Path, steps: int, count: int, *more: str) -> Tensor:
+def length(steps: int) -> list[str]:
+    return [f"--trainer.max_steps={steps}", f"--trainer.val_check_interval={max(1, steps // 4)}"]
+
+
+def prior_samples(folder: Path, chosen: Namespace, name: str, *more: str) -> Tensor:
     """Images from a prior over the activations of the training images."""
-    name = "balanced" if more else "samples"
-    file = f"{folder / 'activations.npz'}"
-    patronus(folder, "encode", "encode", str(folder / "fit"), f"--out={file}")
-    fit(folder, "prior", "planted_faces_prior.yaml", steps, f"--data.init_args.file={file}")
-    source, out = f"--prior={folder / 'prior'}", folder / f"{name}_images"
-    patronus(folder, name, "sample", str(folder / "fit"), source, f"--out={out}", f"--n={count}", *more)
-    pictures = [np.asarray(Image.open(out / f"{k:05d}.png")) for k in range(count)]
+    model, file, prior, out = str(folder / "fit"), folder / "activations.npz", folder / "prior", folder / name
+    once(["encode", model, f"--out={file}"], folder / "encode.log", file)
+    options = [f"--data.init_args.file={file}", *length(chosen.prior_steps)]
+    train(writable_folder(prior), str(CONFIGS / "planted_faces_prior.yaml"), chosen.seed, options)
+    how = [f"--prior={prior}", f"--out={out}", f"--n={chosen.images}", *more]
+    once(["sample", model, *how], folder / f"{name}.log", out / "grid.png")
+    pictures = [np.asarray(Image.open(out / f"{k:05d}.png")) for k in range(chosen.images)]
     return torch.from_numpy(np.stack(pictures)).movedim(-1, 1).contiguous()
 
 
@@ -200,18 +184,16 @@ def main() -> None:
     if chosen.quick:
         chosen.steps, chosen.prior_steps, chosen.edited, chosen.images = 4, 4, 8, 32
         chosen.folder = chosen.folder.with_name(f"{chosen.folder.name}_quick")
-        for more in RECIPES.values():
-            more += ["--data.init_args.train_size=256", "--data.init_args.val_size=32"]
     on, rows = bench(chosen.rho, chosen.images, chosen.edited), []
     with torch.no_grad():
         for recipe in RECIPES:
             name = f"{recipe.replace(' ', '_')}_{chosen.rho:g}_{chosen.steps}_{chosen.seed}"
             folder = writable_folder(chosen.folder / name, "--folder")
-            model = trained(folder, recipe, chosen.rho, chosen.steps, chosen.seed)
+            model = trained(folder, recipe, chosen)
             found = [*edit_rows(model, on), sample_row("samples, s of images", redrawn(model, on), on)]
             if recipe == "plain":
-                plain = prior_samples(folder, chosen.prior_steps, chosen.images)
-                balanced = prior_samples(folder, chosen.prior_steps, chosen.images, f"--balance={','.join(PAIR)}")
+                plain = prior_samples(folder, chosen, "samples")
+                balanced = prior_samples(folder, chosen, "balanced", f"--balance={','.join(PAIR)}")
                 found += [sample_row("samples, prior", plain, on), sample_row("samples, prior, balanced", balanced, on)]
             rows += [{"model": recipe, **row} for row in found]
     test = on.phi(torch.from_numpy(on.tied.images))
