@@ -130,13 +130,9 @@ def summarise(findings: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 "false_share": sum(f["false"] for f in group) / max(sum(f["tested"] for f in group), 1),
             }
         )
-    return {"spearman": _rank_correlation(findings, "estimate"), "by_rho": by_rho}
-
-
-def _rank_correlation(findings: Sequence[dict[str, Any]], name: str) -> float | None:
-    truth, estimates = [f["rho"] for f in findings], [f[name] or 0.0 for f in findings]
+    truth, estimates = [f["rho"] for f in findings], [f["estimate"] or 0.0 for f in findings]
     vary = len(set(truth)) > 1 and len(set(estimates)) > 1
-    return float(spearmanr(truth, estimates).statistic) if vary else None
+    return {"spearman": float(spearmanr(truth, estimates).statistic) if vary else None, "by_rho": by_rho}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from patronus_pl.cli import main
 from patronus_pl.commands import experiment
 from patronus_pl.commands.ablate import PAPER_START, Variant, ablate, read, table, variants
 from patronus_pl.errors import InvalidOptionError
+from tests.commands.conftest import Leave
 from tests.runs import CONFIGS, SMALL
 
 CONFIG = str(CONFIGS / "quickstart.yaml")
@@ -37,21 +38,18 @@ def evaluation_of(local: float, dead: int) -> dict[str, Any]:
 
 
 @pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+def ran(instead: Callable[[Leave], list[list[str]]]) -> list[list[str]]:
     """The commands that were run, in place of running them. Seed k has a local probe of 0.8 + 0.1 k."""
-    commands: list[list[str]] = []
 
-    def run(arguments: Sequence[str], log: Path) -> None:
-        commands.append(list(arguments))
-        if arguments[0] == "fit":
-            (log.parent / "fit/version_0/checkpoints").mkdir(parents=True)
-            (log.parent / "fit/version_0/checkpoints/last.ckpt").touch()
+    def leave(command: str, run: Path) -> None:
+        if command == "fit":
+            (run / "fit/version_0/checkpoints").mkdir(parents=True)
+            (run / "fit/version_0/checkpoints/last.ckpt").touch()
         else:
-            seed = int(log.parent.name[-1])
-            (log.parent / "evaluation.json").write_text(json.dumps(evaluation_of(0.8 + 0.1 * seed, seed)))
+            seed = int(run.name[-1])
+            (run / "evaluation.json").write_text(json.dumps(evaluation_of(0.8 + 0.1 * seed, seed)))
 
-    monkeypatch.setattr(experiment, "patronus", run)
-    return commands
+    return instead(leave)
 
 
 def test_every_model_is_trained_and_evaluated_once(ran: list[list[str]], tmp_path: Path) -> None:

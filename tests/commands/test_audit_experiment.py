@@ -1,16 +1,16 @@
 """The experiment: what is run, what is not run again, and the numbers that come out of audits."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from patronus_pl.cli import main
-from patronus_pl.commands import experiment
 from patronus_pl.commands.audit_experiment import audit_experiment, draw, summarise, table
 from patronus_pl.errors import InvalidOptionError
+from tests.commands.conftest import Leave
 
 CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
@@ -43,18 +43,14 @@ def audit_of(rho: float) -> dict[str, Any]:
 
 
 @pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+def ran(instead: Callable[[Leave], list[list[str]]]) -> list[list[str]]:
     """The commands that were run, in place of running them."""
-    commands: list[list[str]] = []
 
-    def run(arguments: Sequence[str], log: Path) -> None:
-        commands.append(list(arguments))
-        if arguments[0] == "audit":
-            rho = float(log.parent.name.split("_")[1])
-            (log.parent / "audit.json").write_text(json.dumps(audit_of(rho)))
+    def leave(command: str, run: Path) -> None:
+        if command == "audit":
+            (run / "audit.json").write_text(json.dumps(audit_of(float(run.name.split("_")[1]))))
 
-    monkeypatch.setattr(experiment, "patronus", run)
-    return commands
+    return instead(leave)
 
 
 def test_every_model_is_trained_and_audited_once(ran: list[list[str]], tmp_path: Path) -> None:
