@@ -13,13 +13,14 @@ def correlation(activations: Activations, weights: Float[Tensor, " b"] | None = 
 
     With weights w_i ≥ 0, means are Σ_i w_i x_i / Σ_i w_i; 0 throughout if all weights are 0.
     """
-    w = torch.ones_like(activations[:, :1]) if weights is None else weights[:, None]
-    w = w / w.sum().clamp_min(1e-12)
-    centred = activations - (w * activations).sum(0)
-    weighted = w.sqrt() * centred
+    if weights is None:
+        centred, size = activations - activations.mean(0), activations.detach()
+    else:
+        w = (weights / weights.sum().clamp_min(1e-12))[:, None]
+        centred, size = w.sqrt() * (activations - (w * activations).sum(0)), w.sqrt() * activations.detach()
     # Rounding leaves a constant column not quite constant: it must not be blown up to norm 1, nor 0 divided by 0.
-    floor = 1e-5 * (w.sqrt() * activations.detach()).norm(dim=0) + 1e-12
-    unit = weighted / torch.maximum(weighted.norm(dim=0), floor)
+    floor = 1e-5 * size.norm(dim=0) + 1e-12
+    unit = centred / torch.maximum(centred.norm(dim=0), floor)
     products: Tensor = unit.T @ unit
     return products
 
