@@ -14,19 +14,16 @@ from patronus_pl.modules.base import DiffusionModule, Network, Prediction
 from patronus_pl.modules.base import Sampler as Sampler
 from patronus_pl.modules.checkpoint import configuration
 from patronus_pl.prototypes import (
+    Balance,
     PatchEncoder,
     PrototypeLayer,
-    balancing_weights,
     decorrelation_loss,
     distinctness_loss,
-    joint_frequencies,
     kurtosis_loss,
 )
 from patronus_pl.types import Activations, Box, Features, Image, SimilarityMap, Timesteps
 
 QUARTILES = 4
-BALANCED = 8
-"""Attributes that can be balanced at once: of 256 combinations most are rare already."""
 
 
 class PatronusModule(DiffusionModule):
@@ -54,6 +51,8 @@ class PatronusModule(DiffusionModule):
         standardise: feed the denoiser standardised activations; False feeds them raw, as the paper does.
         init: `patches` starts the prototypes from features of real patches; `random` leaves them where they are.
         decorrelation: λ_c, weight of the penalty that makes prototypes movable one at a time.
+        decorrelation_floor: in [-1, 0], the least correlation that is not penalised. -½ lets three prototypes stand for
+            the three values of one thing, which exclude each other; 0 asks for no correlation at all.
         balance: names of binary attributes that the data tie together, and that the decorrelation treats as if they
             were independent: images are weighted by `balancing_weights`. It then pulls the concepts apart; without, it
             asks for mixtures of them.
@@ -92,6 +91,7 @@ class PatronusModule(DiffusionModule):
         standardise: bool = True,
         init: Literal["patches", "random"] = "patches",
         decorrelation: float = 0.02,
+        decorrelation_floor: float = -0.5,
         balance: list[str] | None = None,
         kurtosis: float = 0.02,
         kurtosis_warmup: int = 2500,
@@ -108,7 +108,7 @@ class PatronusModule(DiffusionModule):
         self.image_shape = (image_shape[0], image_shape[1], image_shape[2])
         self.encoder, self.prototypes, self.denoiser, self.schedule = encoder, prototypes, denoiser, schedule
         self.prediction, self.standardise, self.init = prediction, standardise, init
-        self.decorrelation, self.balance = decorrelation, balance
+        self.decorrelation, self.decorrelation_floor, self.balance = decorrelation, decorrelation_floor, balance
         self.kurtosis, self.kurtosis_warmup = kurtosis, kurtosis_warmup
         self.distinctness, self.distinctness_margin = distinctness, distinctness_margin
         self.timestep_power, self.seed = timestep_power, seed
@@ -139,10 +139,14 @@ class PatronusModule(DiffusionModule):
         for name in ("decorrelation", "kurtosis", "kurtosis_warmup", "distinctness", "seed"):
             if getattr(self, name) < 0:
                 raise InvalidOptionError(f"model.{name} is {getattr(self, name)}; it must not be negative")
-        if self.balance is not None and not 2 <= len(set(self.balance)) == len(self.balance) <= BALANCED:
-            raise InvalidOptionError(f"model.balance is {self.balance}; name 2 to {BALANCED} different attributes")
-        if self.balance is not None and not self.decorrelation:
-            raise InvalidOptionError("model.balance weighs the decorrelation, but model.decorrelation is 0; raise it")
+        if not -1 <= self.decorrelation_floor <= 0:
+            raise InvalidOptionError(
+                f"model.decorrelation_floor is {self.decorrelation_floor}; a correlation in [-1, 0] is wanted"
+            )
+        if self.balance is not None:
+            Balance.check(self.balance)
+            if not self.decorrelation:
+                raise InvalidOptionError("model.balance weighs the decorrelation: model.decorrelation must not be 0")
         for name in ("skip_width", "weight_cap"):
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -260,27 +264,17 @@ class PatronusModule(DiffusionModule):
 
     def setup(self, stage: str) -> None:
         """Refuse data whose images the model cannot take, or that lack the attributes to balance."""
-        shape = getattr(getattr(self.trainer, "datamodule", None), "image_shape", None)
+        data = getattr(self.trainer, "datamodule", None)
+        shape = getattr(data, "image_shape", None)
         if shape is not None and tuple(shape) != self.image_shape:
             raise CheckpointError(
                 f"the model takes images of shape {self.image_shape}, the data have {tuple(shape)}; "
                 "make model.image_shape and data.image_size (and channels) agree"
             )
         if stage == "fit" and self.balance is not None:
-            self._count_cells(self.balance)
-
-    def _count_cells(self, balance: list[str]) -> None:
-        """How often the attributes to balance occur together in the training split."""
-        data = getattr(self.trainer, "datamodule", None)
-        known = list(getattr(data, "attribute_names", ()))
-        for name in balance:
-            if name not in known:
-                raise InvalidOptionError(
-                    f"model.balance names {name!r}; the attributes of the data are {', '.join(known) or 'none'}"
-                )
-        self._balanced = [known.index(name) for name in balance]
-        table = cast(Any, data).table("train").attributes[:, self._balanced]
-        self._frequencies = joint_frequencies(torch.from_numpy(table))
+            known = getattr(data, "attribute_names", ())
+            table = cast(Any, data).table("train").attributes if known else torch.zeros(0, 0)
+            self._balance = Balance.of(self.balance, known, torch.as_tensor(table))
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Before the very first step: prototypes from real patches, statistics from real activations."""
@@ -303,7 +297,7 @@ class PatronusModule(DiffusionModule):
         denoising = per_image.mean()
         loss = denoising
         if self.decorrelation:
-            penalty = decorrelation_loss(everyone, self._weights(batch))
+            penalty = decorrelation_loss(everyone, self._weights(batch), self.decorrelation_floor)
             loss = loss + self.decorrelation * penalty
             self.log("train/decorrelation", penalty.detach())
         if self.kurtosis:
@@ -382,8 +376,7 @@ class PatronusModule(DiffusionModule):
         """Of the images of all ranks, under which the attributes to balance are independent; None for equal ones."""
         if self.balance is None:
             return None
-        attributes = batch["attributes"][:, self._balanced]
-        return self._all_ranks(balancing_weights(attributes, self._frequencies.to(attributes, non_blocking=True)))
+        return self._all_ranks(self._balance.weights(batch["attributes"]))
 
     def _kurtosis_weight(self) -> float:
         """λ_k at this step."""

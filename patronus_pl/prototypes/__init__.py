@@ -1,16 +1,16 @@
 """Image patches → prototypes → activations."""
 
-from patronus_pl.prototypes.balancing import balancing_weights, cells, independent_frequencies, joint_frequencies
+from patronus_pl.prototypes.balancing import Balance, cells, independent_frequencies, joint_frequencies
 from patronus_pl.prototypes.encoder import PatchEncoder
 from patronus_pl.prototypes.layer import PrototypeLayer
 from patronus_pl.prototypes.losses import correlation, decorrelation_loss, distinctness_loss, kurtosis_loss
 from patronus_pl.prototypes.receptive_field import ReceptiveField
 
 __all__ = [
+    "Balance",
     "PatchEncoder",
     "PrototypeLayer",
     "ReceptiveField",
-    "balancing_weights",
     "cells",
     "correlation",
     "decorrelation_loss",

@@ -4,10 +4,17 @@ Notation: k attributes make 2^k combinations, the cells; p(cell) is how often on
 the attributes were independent and each as common as it is.
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from patronus_pl.errors import InvalidOptionError
+
+MOST = 8
+"""Attributes that can be balanced at once: of 256 combinations most are rare already."""
 LARGEST = 10.0
 """No image weighs more than this, however rare its combination: a few would decide everything."""
 
@@ -51,3 +58,40 @@ def balancing_weights(
     weight = (wanted / frequencies.clamp_min(torch.finfo(frequencies.dtype).tiny)).clamp_max(largest)
     codes = cells(attributes)
     return weight[codes.clamp_min(0)].where(codes >= 0, 0.0)
+
+
+class Balance(NamedTuple):
+    """Which attributes of a table to treat as independent, and how often their values occur together in it."""
+
+    columns: list[int]
+    frequencies: Float[Tensor, " cells"]
+
+    @classmethod
+    def of(cls, names: Sequence[str], known: Sequence[str], attributes: Float[Tensor, "n a"]) -> "Balance":
+        """Of the attributes `names` among `known`, the columns of `attributes`.
+
+        Raises:
+            InvalidOptionError: a name that is not known.
+        """
+        for name in names:
+            if name not in known:
+                raise InvalidOptionError(
+                    f"model.balance names {name!r}; the attributes of the data are {', '.join(known) or 'none'}"
+                )
+        columns = [known.index(name) for name in names]
+        return cls(columns, joint_frequencies(attributes[:, columns]))
+
+    @staticmethod
+    def check(names: Sequence[str]) -> None:
+        """Names that can be balanced whatever the data.
+
+        Raises:
+            InvalidOptionError: fewer than two names, too many, or one twice.
+        """
+        if not 2 <= len(set(names)) == len(names) <= MOST:
+            raise InvalidOptionError(f"model.balance is {names}; name 2 to {MOST} different attributes")
+
+    def weights(self, attributes: Float[Tensor, "b a"]) -> Float[Tensor, " b"]:
+        """`balancing_weights` of rows with all attributes of the table."""
+        chosen = attributes[:, self.columns]
+        return balancing_weights(chosen, self.frequencies.to(chosen, non_blocking=True))

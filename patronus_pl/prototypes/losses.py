@@ -25,15 +25,26 @@ def correlation(activations: Activations, weights: Float[Tensor, " b"] | None = 
     return products
 
 
-def decorrelation_loss(activations: Activations, weights: Float[Tensor, " b"] | None = None) -> Float[Tensor, ""]:
-    """mean_j Σ_{k≠j} corr(s_j, s_k)² over the batch.
+def decorrelation_loss(
+    activations: Activations, weights: Float[Tensor, " b"] | None = None, floor: float = 0.0
+) -> Float[Tensor, ""]:
+    """mean_j Σ_{k≠j} c_jk², where c_jk is by how much corr(s_j, s_k) over the batch lies outside [floor, 0].
 
-    Redundant prototypes cannot be moved one at a time: the others still say what was there. 0 for a single prototype.
+    Redundant prototypes cannot be moved one at a time: the others still say what was there. Prototypes that exclude
+    each other are another matter: of three hair colours one is there, so that a prototype for each makes pairs of
+    correlation -½, and to forbid that is to ask for mixtures of colour and of whatever else is uncorrelated. 0 for a
+    single prototype.
 
-    Where the data tie two concepts together, prototypes of one concept each are correlated as well, and to punish that
-    is to ask for mixtures. `balancing_weights` take the tie out of the correlation, so that pure ones cost nothing.
+    Where the data tie two concepts together, prototypes of one concept each are correlated as well. `balancing_weights`
+    take the tie out of the correlation, so that pure ones cost nothing.
+
+    Args:
+        activations: s, of at least two images.
+        weights: of the images, ≥ 0; None weighs them equally.
+        floor: in [-1, 0], the least correlation that costs nothing.
     """
-    squared = correlation(activations, weights).square()
+    found = correlation(activations, weights)
+    squared = (found - found.clamp(floor, 0.0)).square()
     return (squared.sum() - squared.diagonal().sum()) / activations.shape[1]
 
 

@@ -451,7 +451,8 @@ def test_balance_weighs_the_decorrelation(make_model: ModelFactory) -> None:
     model.training_step(batch, 0)
     (logged,) = [call.args[1] for call in model.log.call_args_list if call.args[0] == "train/decorrelation"]
     covariance = np.cov(s.double().T, aweights=np.where(agree, 4 / 6, 2.0))
-    squared = covariance**2 / np.outer(np.diag(covariance), np.diag(covariance))
+    found = covariance / np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
+    squared = (found - np.clip(found, model.decorrelation_floor, 0)) ** 2
     assert logged.item() == pytest.approx((squared.sum() - np.trace(squared)) / len(squared), abs=1e-3)
 
 
@@ -501,11 +502,13 @@ def test_a_loss_that_is_no_number_stops_before_the_weights(tiny_model: PatronusM
         ({"prototypes": {"count": 4}}, r"prototypes.count is 4 but denoiser.condition_dim is 3"),
         ({"count": 0}, r"prototypes.count is 0; it must be greater than 0"),
         ({"size": 4}, r"image of 4x4 pixels is smaller than the encoder's receptive field of 7 pixels"),
+        ({"decorrelation_floor": 0.5}, r"model.decorrelation_floor is 0.5; a correlation in \[-1, 0\] is wanted"),
+        ({"decorrelation_floor": -1.5}, r"model.decorrelation_floor is -1.5"),
         ({"decorrelation": -0.1}, r"model.decorrelation is -0.1; it must not be negative"),
         ({"seed": -1}, r"model.seed is -1"),
         ({"balance": ["Hair"]}, r"model.balance is \['Hair'\]; name 2 to 8 different attributes"),
         ({"balance": ["Hair", "Hair"]}, r"model.balance is \['Hair', 'Hair'\]; name 2 to 8 different"),
-        ({"balance": ["Hair", "Hat"], "decorrelation": 0.0}, r"model.balance .* model.decorrelation is 0; raise it"),
+        ({"balance": ["Hair", "Hat"], "decorrelation": 0.0}, r"model.balance .*: model.decorrelation must not be 0"),
         ({"timestep_power": 0.0}, r"model.timestep_power is 0.0"),
         ({"lr": 0.0}, r"model.lr 0.0; both must be positive"),
     ],

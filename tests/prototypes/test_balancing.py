@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from patronus_pl.prototypes import (
-    balancing_weights,
     cells,
     correlation,
     decorrelation_loss,
     independent_frequencies,
     joint_frequencies,
 )
+from patronus_pl.prototypes.balancing import balancing_weights
 
 
 def tied(rho: float, count: int = 800) -> torch.Tensor:

@@ -77,6 +77,26 @@ def test_decorrelation_ranges_from_none_to_all() -> None:
     assert decorrelation_loss(torch.cat([s, -2 * s, s + 7], 1)).item() == pytest.approx(2, abs=1e-4)
 
 
+def test_decorrelation_above_its_floor_is_numpys(activations: torch.Tensor) -> None:
+    found = np.corrcoef(activations.double().T)
+    beyond = np.where(found > 0, found, np.minimum(found + 0.3, 0))
+    expected = np.mean([(beyond[j] ** 2).sum() - 1 for j in range(5)])
+    assert (found < -0.3).any()
+    assert decorrelation_loss(activations, floor=-0.3).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_one_of_three_costs_nothing() -> None:
+    """A switch for each of three equally frequent values: every pair has correlation -½."""
+    one_of_three = torch.eye(3).repeat(8, 1)
+    assert decorrelation_loss(one_of_three, floor=-0.5).item() == pytest.approx(0, abs=1e-6)
+    assert decorrelation_loss(one_of_three).item() == pytest.approx(0.5, abs=1e-6)
+
+
+def test_the_opposite_of_a_prototype_is_no_other_prototype() -> None:
+    s = torch.randn(50, 1, generator=torch.Generator().manual_seed(0))
+    assert decorrelation_loss(torch.cat([s, -s], 1), floor=-0.5).item() == pytest.approx(0.25, abs=1e-4)
+
+
 @pytest.mark.parametrize("loss", [decorrelation_loss, kurtosis_loss])
 def test_gradients_stay_finite_where_a_prototype_is_dead(
     activations: torch.Tensor, loss: Callable[[torch.Tensor], torch.Tensor]
