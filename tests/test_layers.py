@@ -10,7 +10,7 @@ import pytest
 import patronus_pl
 
 ROOT = Path(patronus_pl.__file__).parent
-SHARED = {"types", "errors"}
+SHARED = {"types", "errors", "files"}
 LOWER = {"data", "prototypes", "denoiser", "diffusion", "metrics"}
 MODULES = {"modules", "prototypes", "denoiser", "diffusion"}
 ANALYSIS = {"analysis", "modules", "prototypes", "diffusion", "metrics"}
@@ -19,6 +19,7 @@ UPPER = LOWER | MODULES | ANALYSIS
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
     "errors": set(),
+    "files": {"errors"},
     "hardware": SHARED,
     "runs": SHARED,
     "ranks": {"hardware"} | SHARED,

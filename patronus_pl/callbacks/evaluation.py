@@ -1,7 +1,6 @@
 """`Evaluation`: `patronus test` writes every number, with how it was measured, to `evaluation.json` in the run."""
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +17,8 @@ from patronus_pl.analysis.generated import Networks
 from patronus_pl.analysis.protocol import DIGITS, PRESETS, Plan, array_hash, attempt, made_with, plain
 from patronus_pl.data.activations import Activations
 from patronus_pl.data.base import ImageDataModule
-from patronus_pl.errors import InvalidOptionError, OutputError
+from patronus_pl.errors import InvalidOptionError
+from patronus_pl.files import replacing
 from patronus_pl.metrics import InceptionFeatures, RandomFeatures, WeightsNotFoundError, load_lpips, network_hash
 from patronus_pl.modules import LatentPrior, PatronusModule
 from patronus_pl.modules.patronus import Sampler
@@ -229,12 +229,9 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        aside.write_text(json.dumps(plain(value, DIGITS), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(aside, path)
-    except OSError as error:
-        raise OutputError(f"cannot write {str(path)!r} ({error.strerror}); choose another --evaluation.out") from error
+    text = json.dumps(plain(value, DIGITS), indent=1, allow_nan=False) + "\n"
+    with replacing(path, "choose another --evaluation.out") as file:
+        file.write(text.encode())
     rank_zero_info(f"-> {path}")
 
 

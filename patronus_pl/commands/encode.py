@@ -1,8 +1,6 @@
 """`patronus encode`: activations of a data set, as a file."""
 
-import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +12,7 @@ from patronus_pl.commands.files import data_of
 from patronus_pl.commands.ranks import all_ranks
 from patronus_pl.data import ImageDataModule
 from patronus_pl.data.base import ImageTable, normalise
+from patronus_pl.files import replacing
 from patronus_pl.modules import PatronusModule
 from patronus_pl.ranks import Ranks
 from patronus_pl.runs import find_checkpoint, writable_folder
@@ -52,13 +51,14 @@ def encode(
     if ranks.rank > 0:
         return
     s = np.concatenate(batches)
-    _write_npz(
-        Path(out),
-        activations=s,
-        attributes=table.attributes,
-        attribute_names=np.array(images.attribute_names, dtype=np.str_),
-        ids=np.array(table.ids, dtype=np.str_),
-    )
+    with replacing(Path(out), "choose another --out") as file:
+        np.savez(
+            file,
+            activations=s,
+            attributes=table.attributes,
+            attribute_names=np.array(images.attribute_names, dtype=np.str_),
+            ids=np.array(table.ids, dtype=np.str_),
+        )
     print(f"{len(s)} images x {s.shape[1]} activations -> {out}")
 
 
@@ -69,14 +69,3 @@ def _activations(model: PatronusModule, table: ImageTable, ranks: Ranks, batch_s
         image = table.__getitems__(rows)["image"].to(model.device)
         found.append(model.encode(normalise(image)).cpu().numpy())
     return found
-
-
-def _write_npz(path: Path, **arrays: Any) -> None:
-    """All or nothing: an interrupted run leaves no half file."""
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        with aside.open("wb") as file:  # readable by whom the user's umask says, as a temporary file would not be
-            np.savez(file, **arrays)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from patronus_pl.errors import CorruptFileError, OutputError, PatronusError
+from patronus_pl.files import replacing
 from patronus_pl.types import Image
 
 
@@ -154,19 +155,14 @@ def cached_arrays(
         if str(stored["key"]) == text:
             return {name: stored[name] for name in stored.files if name != "key"}
     arrays = dict(compute())
-    _write_atomically(path, {**arrays, "key": np.array(text)})
-    return arrays
-
-
-def _write_atomically(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    remedy = "choose another cache folder"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}.part")  # a temporary file's mode would shut others out
-        with open(aside, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # names are ours, none is `allow_pickle`
-        os.replace(aside, path)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another cache folder") from error
+        raise OutputError(f"cannot write {str(path)!r} ({error.strerror}); {remedy}") from error
+    with replacing(path, remedy) as file:
+        np.savez(file, key=np.array(text), **arrays)  # type: ignore[arg-type]  # none is named `allow_pickle`
+    return arrays
 
 
 def weights_file(what: str, url: str, path: str | None = None, timeout: float = 10.0) -> Path:

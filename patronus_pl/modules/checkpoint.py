@@ -4,7 +4,6 @@ import inspect
 import pickle
 import re
 from argparse import ArgumentError
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +13,8 @@ import torch
 from lightning.pytorch.cli import instantiate_module
 from torch import nn
 
-from patronus_pl.errors import CheckpointError, InvalidOptionError, OutputError
+from patronus_pl.errors import CheckpointError, InvalidOptionError
+from patronus_pl.files import replacing
 
 INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 Module = TypeVar("Module", bound=pl.LightningModule)
@@ -65,17 +65,8 @@ def save_module(module: pl.LightningModule, path: str | Path) -> None:
         "hparams_name": "kwargs",
         "hyper_parameters": dict(module.hparams),
     }
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(checkpoint, file)
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {str(path)!r} ({error.strerror}); choose another file") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    with replacing(Path(path), "choose another file") as file:
+        torch.save(checkpoint, file)
 
 
 def load_module(cls: type[Module], path: str | Path, **overrides: Any) -> Module:
