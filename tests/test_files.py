@@ -19,9 +19,10 @@ def test_a_whole_file_takes_the_place_of_the_old(tmp_path: Path) -> None:
 def test_interrupted_the_old_one_stays_and_nothing_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "numbers.json"
     path.write_bytes(b"old")
-    with pytest.raises(KeyboardInterrupt), replacing(path, "choose another") as file:
-        file.write(b"ne")
-        raise KeyboardInterrupt
+    writing = replacing(path, "choose another")
+    writing.__enter__().write(b"ne")
+    with pytest.raises(KeyboardInterrupt):
+        writing.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
