@@ -294,20 +294,10 @@ class PatronusModule(DiffusionModule):
         s = self.prototypes(self.encoder(x_0))
         everyone = self._all_ranks(s)
         per_image = self._denoising_loss(x_0, t, noise, self._training_condition(s, everyone))
-        denoising = per_image.mean()
-        loss = denoising
-        if self.decorrelation:
-            penalty = decorrelation_loss(everyone, self._weights(batch), self.decorrelation_floor)
-            loss = loss + self.decorrelation * penalty
-            self.log("train/decorrelation", penalty.detach())
-        if self.kurtosis:
-            penalty = kurtosis_loss(everyone)
-            loss = loss + self._kurtosis_weight() * penalty
-            self.log("train/kurtosis", penalty.detach())
-        if self.distinctness:
-            penalty = distinctness_loss(self.prototypes.vectors, self.distinctness_margin)
-            loss = loss + self.distinctness * penalty
-            self.log("train/distinctness", penalty.detach())
+        loss = denoising = per_image.mean()
+        for name, weight, penalty in self._penalties(everyone, batch):
+            loss = loss + weight * penalty
+            self.log(f"train/{name}", penalty.detach())
         self.log("train/loss", denoising.detach(), prog_bar=True)
         self._add_to_quartiles(per_image.detach(), t)
         return loss
@@ -372,15 +362,25 @@ class PatronusModule(DiffusionModule):
             self.activation_mean.lerp_(s.mean(0), momentum)
             self.activation_std.lerp_(s.std(0, correction=0).clamp_min(1e-4), momentum)
 
+    def _penalties(
+        self, everyone: Float[Tensor, "all m"], batch: dict[str, Any]
+    ) -> Iterator[tuple[str, float, Float[Tensor, ""]]]:
+        """Name, weight and value of each that is on."""
+        if self.decorrelation:
+            penalty = decorrelation_loss(everyone, self._weights(batch), self.decorrelation_floor)
+            yield "decorrelation", self.decorrelation, penalty
+        if self.kurtosis:
+            growth = (self.trainer.global_step + 1) / max(1, self.kurtosis_warmup)
+            yield "kurtosis", self.kurtosis * min(1.0, growth), kurtosis_loss(everyone)
+        if self.distinctness:
+            vectors = self.prototypes.vectors
+            yield "distinctness", self.distinctness, distinctness_loss(vectors, self.distinctness_margin)
+
     def _weights(self, batch: dict[str, Any]) -> Float[Tensor, " all"] | None:
         """Of the images of all ranks, under which the attributes to balance are independent; None for equal ones."""
         if self.balance is None:
             return None
         return self._all_ranks(self._balance.weights(batch["attributes"]))
-
-    def _kurtosis_weight(self) -> float:
-        """λ_k at this step."""
-        return self.kurtosis * min(1.0, (self.trainer.global_step + 1) / max(1, self.kurtosis_warmup))
 
     def _all_ranks(self, rows: Float[Tensor, "b *rest"]) -> Float[Tensor, "all *rest"]:
         """The rows of every rank's batch, in the order of a single device, with gradients."""

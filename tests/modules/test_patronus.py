@@ -232,7 +232,8 @@ def test_a_batch_of_one_has_no_spread(tiny_model: PatronusModule) -> None:
 def test_kurtosis_grows(make_model: ModelFactory, warmup: int, step: int, weight: float) -> None:
     model = make_model(kurtosis=0.3, kurtosis_warmup=warmup)
     model._trainer = trainer_of(global_step=step)
-    assert model._kurtosis_weight() == pytest.approx(weight)
+    weights = {name: weight for name, weight, _ in model._penalties(torch.rand(4, 3), {})}
+    assert weights["kurtosis"] == pytest.approx(weight)
 
 
 def test_learning_rate_warms_up_and_decays(make_model: ModelFactory) -> None:
