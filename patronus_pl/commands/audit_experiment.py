@@ -30,7 +30,7 @@ def audit_experiment(
 ) -> None:
     """Train a model for each strength of a planted tie and each seed, audit all, and plot estimate against truth.
 
-    One after the other; what is finished is not done again. Writes a folder for each model, and experiment.json and
+    One after the other; what is finished is not done again, and an interrupted training goes on. Writes a folder for each model, and experiment.json and
     experiment.png.
 
     Args:

@@ -4,12 +4,17 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from patronus_pl.errors import InvalidOptionError, PatronusError
+from patronus_pl.runs import find_checkpoint
+
+PATIENCE = 30.0
+"""Seconds for an interrupted command to save its checkpoint."""
 
 
 def read_config(config: str) -> dict[str, Any]:
@@ -31,7 +36,7 @@ def read_config(config: str) -> dict[str, Any]:
 
 
 def train(run: Path, config: str, seed: int, options: Sequence[str], max_steps: int | None = None) -> None:
-    """`patronus fit` into `run/fit`, unless this run has a model already.
+    """`patronus fit` into `run/fit`, unless this run has a model already; an interrupted one goes on where it was.
 
     Args:
         run: folder of the model.
@@ -43,42 +48,54 @@ def train(run: Path, config: str, seed: int, options: Sequence[str], max_steps: 
     seeds = [f"--seed_everything={seed}", f"--model.init_args.seed={seed}"]
     length = [] if max_steps is None else [f"--trainer.max_steps={max_steps}"]
     place = ["--trainer.logger.init_args.save_dir", str(run), "--trainer.logger.init_args.name", "fit"]
-    once(["fit", "--config", config, *seeds, *options, *length, *place], run / "fit.log", run / "trained")
+    stopped = any((run / "fit").rglob("checkpoints/last.ckpt"))
+    resume = [f"--ckpt_path={find_checkpoint(str(run / 'fit'))}"] if stopped else []
+    once(["fit", "--config", config, *seeds, *options, *length, *place], run / "fit.log", run / "trained", resume)
     (run / "trained").touch()
 
 
-def once(arguments: Sequence[str], log: Path, result: Path) -> None:
+def once(arguments: Sequence[str], log: Path, result: Path, resume: Sequence[str] = ()) -> None:
     """A command, unless its result is there.
 
     Args:
         arguments: of `patronus`.
         log: file for what it says; the first line is the command.
         result: file that is there when it is done.
+        resume: more arguments, by which the same command goes on after an interruption.
 
     Raises:
         InvalidOptionError: the result is there, but other options made it.
     """
-    if not result.exists():
-        patronus(arguments, log)
-        return
     first = log.read_text(encoding="utf-8").partition("\n")[0] if log.exists() else ""
-    if first.startswith("patronus ") and first != _command(arguments):
+    same = first == _command(arguments)
+    if not result.exists():
+        patronus(arguments, log, resume if same else ())
+    elif first.startswith("patronus ") and not same:
         raise InvalidOptionError(
             f"{result} was made with other options, see the first line of {log}; choose another --out, or delete "
             f"{result.parent}"
         )
 
 
-def patronus(arguments: Sequence[str], log: Path) -> None:
+def patronus(arguments: Sequence[str], log: Path, resume: Sequence[str] = ()) -> None:
     """A command in a process of its own, so that no model lives in the memory of the next.
 
     Raises:
         PatronusError: it failed.
     """
     with log.open("w", encoding="utf-8") as file:
-        print(_command(arguments), file=file, flush=True)
-        done = subprocess.run([sys.executable, "-m", "patronus_pl", *arguments], stdout=file, stderr=file, check=False)
-    if done.returncode:
+        print(_command(arguments), *(["goes on with", *resume] if resume else []), sep="\n", file=file, flush=True)
+        command = [sys.executable, "-m", "patronus_pl", *arguments, *resume]
+        process = subprocess.Popen(command, stdout=file, stderr=file)
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:  # Ctrl-C reaches the command too, which saves what it has: that takes a moment
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENCE)
+            raise
+        finally:
+            process.terminate()
+    if code:
         last = log.read_text(encoding="utf-8").strip().splitlines()[1:][-1:] or ["it said nothing"]
         raise PatronusError(f"patronus {arguments[0]} failed ({last[0]}); see {log}, mend it, and start again")
 

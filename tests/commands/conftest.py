@@ -20,8 +20,8 @@ def instead(monkeypatch: pytest.MonkeyPatch) -> Callable[[Leave], list[list[str]
     def replace(leave: Leave) -> list[list[str]]:
         commands: list[list[str]] = []
 
-        def run(arguments: Sequence[str], log: Path) -> None:
-            commands.append(list(arguments))
+        def run(arguments: Sequence[str], log: Path, resume: Sequence[str] = ()) -> None:
+            commands.append([*arguments, *resume])
             leave(arguments[0], log.parent)
 
         monkeypatch.setattr(experiment, "patronus", run)
