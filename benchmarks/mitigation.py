@@ -12,7 +12,7 @@ tie: of the pair, mean of both directions, on the scale of phi (compare `planted
 phi: of the pair among the drawn images; to_tied, to_untied: Fréchet distance, in the features of a fixed random
 network, to test images with and without the tie
 
-What is trained is not trained again: a run that was interrupted goes on with the next model.
+What is trained is not trained again: a run that was interrupted goes on where it was.
 """
 
 import json

@@ -30,8 +30,8 @@ def audit_experiment(
 ) -> None:
     """Train a model for each strength of a planted tie and each seed, audit all, and plot estimate against truth.
 
-    One after the other; what is finished is not done again, and an interrupted training goes on. Writes a folder for each model, and experiment.json and
-    experiment.png.
+    One after the other; what is finished is not done again, and an interrupted training goes on. Writes a folder for
+    each model, and experiment.json and experiment.png.
 
     Args:
         recipe: YAML of the run: planted faces, whose `correlation` is set; or any data, whose `bias` is.
