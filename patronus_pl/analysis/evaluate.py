@@ -35,8 +35,6 @@ from patronus_pl.types import Activations, Image, ImageBytes
 
 USED = 512
 """Images on which the use of s is measured."""
-PRIOR_STEPS = 50
-"""Of DDIM, from which the prior draws."""
 
 
 @evaluating
@@ -238,12 +236,12 @@ def _classes(s: Activations, y: Float[np.ndarray, "n a"], seed: int) -> Section:
 
 def sample(prior: LatentPrior, n: int, seed: int) -> Activations:
     """Activations from nothing, as `prior_protocol` says."""
-    return prior.sample(n, seed, min(PRIOR_STEPS, prior.schedule.timesteps)).cpu()
+    return prior.sample(n, seed).cpu()
 
 
 def prior_protocol(prior: LatentPrior, seed: int) -> Section:
     """How a prior is sampled."""
-    return {"sampler": "ddim", "steps": min(PRIOR_STEPS, prior.schedule.timesteps), "seed": seed}
+    return {"sampler": "ddim", "steps": prior.default_steps, "seed": seed}
 
 
 def prior_quality(prior: LatentPrior, s_train: Activations, s_test: Float[Tensor, "k m"], seed: int) -> Section:

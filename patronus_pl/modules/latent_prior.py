@@ -79,14 +79,19 @@ class LatentPrior(DiffusionModule):
                 "encode, and train the prior, with the same checkpoint"
             )
 
+    @property
+    def default_steps(self) -> int:
+        """Of sampling, unless others are asked for: 100, or T if that is less. A step of this network costs nothing."""
+        return min(100, self.schedule.timesteps)
+
     @torch.no_grad()
-    def sample(self, n: int, seed: int, steps: int = 50, sampler: Sampler = "ddim") -> Float[Tensor, "n m"]:
+    def sample(self, n: int, seed: int, steps: int | None = None, sampler: Sampler = "ddim") -> Float[Tensor, "n m"]:
         """Draw activations, each within the range that it has over the training set.
 
         Args:
             n: how many; sample k is the same for every n.
             seed: of the noise.
-            steps: of T.
+            steps: of T; None: `default_steps`.
             sampler: `ddpm`, `ddim` (η = 0) or `dpm++`.
 
         Raises:
@@ -95,6 +100,7 @@ class LatentPrior(DiffusionModule):
         noise = NoiseSource(seed, range(FIRST_STREAM, FIRST_STREAM + n), self.device)
         z_T = noise((n, self.network.size))
         denoise = self.noise_predictor(self.network)
+        steps = self.default_steps if steps is None else steps
         z = samplers.last(self.sampler_steps(sampler, denoise, z_T, steps, noise=noise))
         return (z * self.std + self.mean).clamp(self.low, self.high)
 
