@@ -120,7 +120,7 @@ def test_every_section_says_how_it_was_measured(evaluation: dict[str, Any]) -> N
     assert evaluation["preservation"]["protocol"]["judge"].items() >= learned.items()
     assert evaluation["distances"]["protocol"].items() >= {"reference": shown, "generated": 40, **sampling}.items()
     assert evaluation["use"]["protocol"]["n"] == 50
-    assert evaluation["prior"]["protocol"].items() >= {"train": learned, "steps": 50}.items()
+    assert evaluation["prior"]["protocol"].items() >= {"train": learned, "steps": 100}.items()
 
 
 def test_the_gap_is_a_difference_and_a_ratio(evaluation: dict[str, Any]) -> None:

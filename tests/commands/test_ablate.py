@@ -127,7 +127,7 @@ def test_the_table_leaves_out_what_no_model_has(tmp_path: Path) -> None:
 
 def test_a_model_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trained for two steps and evaluated, in this process; each number of the table is in the evaluation."""
-    monkeypatch.setattr(experiment, "patronus", lambda arguments, _log: main(list(arguments)))
+    monkeypatch.setattr(experiment, "patronus", lambda arguments, _log, _resume: main(list(arguments)))
     little = [*SMALL, "--model.init_args.denoiser.init_args.base=8", "--trainer.enable_model_summary=false"]
     little += [f"--data.init_args.{split}_size={n}" for split, n in (("train", 64), ("val", 4), ("test", 12))]
     test = [f"--evaluation.{name}={value}" for name, value in {"n": 12, "inverted": 1, "steps": 1}.items()]
