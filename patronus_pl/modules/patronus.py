@@ -17,6 +17,8 @@ from patronus_pl.prototypes import (
     Balance,
     PatchEncoder,
     PrototypeLayer,
+    check_names,
+    columns_of,
     decorrelation_loss,
     distinctness_loss,
     kurtosis_loss,
@@ -144,9 +146,9 @@ class PatronusModule(DiffusionModule):
                 f"model.decorrelation_floor is {self.decorrelation_floor}; a correlation in [-1, 0] is wanted"
             )
         if self.balance is not None:
-            Balance.check(self.balance)
+            check_names(self.balance)
             if not self.decorrelation:
-                raise InvalidOptionError("model.balance weighs the decorrelation: model.decorrelation must not be 0")
+                raise InvalidOptionError("model.balance is of no use while model.decorrelation is 0; raise it")
         for name in ("skip_width", "weight_cap"):
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -273,8 +275,8 @@ class PatronusModule(DiffusionModule):
             )
         if stage == "fit" and self.balance is not None:
             known = getattr(data, "attribute_names", ())
-            table = cast(Any, data).table("train").attributes if known else torch.zeros(0, 0)
-            self._balance = Balance.of(self.balance, known, torch.as_tensor(table))
+            columns = columns_of(self.balance, known)
+            self._balance = Balance.of(columns, torch.from_numpy(cast(Any, data).table("train").attributes))
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Before the very first step: prototypes from real patches, statistics from real activations."""

@@ -1,6 +1,13 @@
 """Image patches → prototypes → activations."""
 
-from patronus_pl.prototypes.balancing import Balance, cells, independent_frequencies, joint_frequencies
+from patronus_pl.prototypes.balancing import (
+    Balance,
+    cells,
+    check_names,
+    columns_of,
+    independent_frequencies,
+    joint_frequencies,
+)
 from patronus_pl.prototypes.encoder import PatchEncoder
 from patronus_pl.prototypes.layer import PrototypeLayer
 from patronus_pl.prototypes.losses import correlation, decorrelation_loss, distinctness_loss, kurtosis_loss
@@ -12,6 +19,8 @@ __all__ = [
     "PrototypeLayer",
     "ReceptiveField",
     "cells",
+    "check_names",
+    "columns_of",
     "correlation",
     "decorrelation_loss",
     "distinctness_loss",

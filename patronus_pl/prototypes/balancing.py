@@ -60,6 +60,30 @@ def balancing_weights(
     return weight[codes.clamp_min(0)].where(codes >= 0, 0.0)
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Refuse names that cannot be balanced whatever the data.
+
+    Raises:
+        InvalidOptionError: fewer than two names, too many, or one twice.
+    """
+    if not 2 <= len(set(names)) == len(names) <= MOST:
+        raise InvalidOptionError(f"model.balance is {names}; name 2 to {MOST} different attributes")
+
+
+def columns_of(names: Sequence[str], known: Sequence[str]) -> list[int]:
+    """Where the attributes to balance stand among those that are known.
+
+    Raises:
+        InvalidOptionError: a name that is not known.
+    """
+    for name in names:
+        if name not in known:
+            raise InvalidOptionError(
+                f"model.balance names {name!r}; the attributes of the data are {', '.join(known) or 'none'}"
+            )
+    return [known.index(name) for name in names]
+
+
 class Balance(NamedTuple):
     """Which attributes of a table to treat as independent, and how often their values occur together in it."""
 
@@ -67,29 +91,9 @@ class Balance(NamedTuple):
     frequencies: Float[Tensor, " cells"]
 
     @classmethod
-    def of(cls, names: Sequence[str], known: Sequence[str], attributes: Float[Tensor, "n a"]) -> "Balance":
-        """Of the attributes `names` among `known`, the columns of `attributes`.
-
-        Raises:
-            InvalidOptionError: a name that is not known.
-        """
-        for name in names:
-            if name not in known:
-                raise InvalidOptionError(
-                    f"model.balance names {name!r}; the attributes of the data are {', '.join(known) or 'none'}"
-                )
-        columns = [known.index(name) for name in names]
+    def of(cls, columns: list[int], attributes: Float[Tensor, "n a"]) -> "Balance":
+        """Of the given columns of a table."""
         return cls(columns, joint_frequencies(attributes[:, columns]))
-
-    @staticmethod
-    def check(names: Sequence[str]) -> None:
-        """Names that can be balanced whatever the data.
-
-        Raises:
-            InvalidOptionError: fewer than two names, too many, or one twice.
-        """
-        if not 2 <= len(set(names)) == len(names) <= MOST:
-            raise InvalidOptionError(f"model.balance is {names}; name 2 to {MOST} different attributes")
 
     def weights(self, attributes: Float[Tensor, "b a"]) -> Float[Tensor, " b"]:
         """`balancing_weights` of rows with all attributes of the table."""

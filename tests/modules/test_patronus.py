@@ -509,7 +509,7 @@ def test_a_loss_that_is_no_number_stops_before_the_weights(tiny_model: PatronusM
         ({"seed": -1}, r"model.seed is -1"),
         ({"balance": ["Hair"]}, r"model.balance is \['Hair'\]; name 2 to 8 different attributes"),
         ({"balance": ["Hair", "Hair"]}, r"model.balance is \['Hair', 'Hair'\]; name 2 to 8 different"),
-        ({"balance": ["Hair", "Hat"], "decorrelation": 0.0}, r"model.balance .*: model.decorrelation must not be 0"),
+        ({"balance": ["Hair", "Hat"], "decorrelation": 0.0}, r"model.balance .* model.decorrelation is 0; raise it"),
         ({"timestep_power": 0.0}, r"model.timestep_power is 0.0"),
         ({"lr": 0.0}, r"model.lr 0.0; both must be positive"),
     ],
