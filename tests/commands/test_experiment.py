@@ -3,7 +3,7 @@
 import shlex
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -61,6 +61,15 @@ def test_an_interrupted_training_goes_on_if_it_is_the_same(
     assert (tmp_path / "trained").exists()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT is KeyboardInterrupt, whatever was made of it before: Lightning ignores it once it was interrupted."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_command_has_time_to_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The parent is told as by Ctrl-C while it waits; the command ends a second later, by itself."""
     (tmp_path / "patronus_pl").mkdir()
