@@ -41,3 +41,19 @@ def writable_folder(path: Path, option: str = "--out") -> Path:
             return path
     except OSError as error:
         raise OutputError(f"cannot write to {str(path)!r} ({error.strerror}); choose another {option}") from error
+
+
+def writable_file(path: str, option: str = "--out") -> Path:
+    """The path of a file that can be written, its folder made if need be: to be asked before the work.
+
+    Args:
+        path: of the file.
+        option: that chooses another, for the error.
+
+    Raises:
+        OutputError: it is a folder, or its folder cannot be made or written to.
+    """
+    if Path(path).is_dir():
+        raise OutputError(f"{option} {path!r} is a folder; name a file, such as {str(Path(path) / 'out.npz')!r}")
+    writable_folder(Path(path).parent, option)
+    return Path(path)

@@ -72,9 +72,18 @@ class DiffusionModule(pl.LightningModule):
         self, network: Network, x_0: Float[Tensor, "b *shape"], noise: Float[Tensor, "b *shape"], t: Timesteps
     ) -> Float[Tensor, " b"]:
         """‖target - network(x_t, t)‖² of every row, mean over its entries; target = v = √ᾱ ε - √(1-ᾱ) x_0, or ε."""
-        output = network(self.schedule.add_noise(x_0, noise, t), t).float()
+        return self.prediction_loss(network(self.schedule.add_noise(x_0, noise, t), t), x_0, noise, t)
+
+    def prediction_loss(
+        self,
+        output: Float[Tensor, "b *shape"],
+        x_0: Float[Tensor, "b *shape"],
+        noise: Float[Tensor, "b *shape"],
+        t: Timesteps,
+    ) -> Float[Tensor, " b"]:
+        """‖target - output‖² of every row, mean over its entries."""
         target = noise if self.prediction == "epsilon" else self.schedule.velocity(x_0, noise, t)
-        return F.mse_loss(output, target, reduction="none").flatten(1).mean(1)
+        return F.mse_loss(output.float(), target, reduction="none").flatten(1).mean(1)
 
     def noise_predictor(self, network: Network) -> Denoise:
         """`denoise(x_t, t) -> noise`, as samplers want it."""
@@ -220,11 +229,28 @@ class StepDraw:
     def normal(self, shape: Sequence[int]) -> Float[Tensor, "b ..."]:
         """Standard normal numbers, of the given shape for every row."""
         drawn = torch.randn((self.total, *shape), generator=self.generator, device=self.device)
-        return drawn[self.rank :: self.ranks]
+        return drawn[self.rows]
 
-    def timesteps(self, count: int, power: float = 1.0) -> Timesteps:
-        """Steps ⌊T u^(1/power)⌋, u stratified: every batch covers all noise levels, and the loss varies less."""
+    @property
+    def rows(self) -> slice:
+        """This rank's among those of all ranks."""
+        return slice(self.rank, None, self.ranks)
+
+    def uniform(self, columns: int) -> Float[Tensor, "b columns"]:
+        """Numbers in [0, 1)."""
+        return torch.rand(self.total, columns, generator=self.generator, device=self.device)[self.rows]
+
+    def timesteps(self, count: int, power: float = 1.0, descending: bool = False) -> Timesteps:
+        """Steps ⌊T u^(1/power)⌋, u stratified: every batch covers all noise levels, and the loss varies less.
+
+        Args:
+            count: T.
+            power: above 1 favours noisy steps.
+            descending: the noisiest first, for batches that are in no order anyway.
+        """
         strata = torch.randperm(self.total, generator=self.generator, device=self.device)
+        if descending:
+            strata = torch.arange(self.total - 1, -1, -1, device=self.device)
         u = (strata + torch.rand(self.total, generator=self.generator, device=self.device)) / self.total
         t = (u.pow(1 / power) * count).long().clamp_max(count - 1)
-        return t[self.rank :: self.ranks]
+        return t[self.rows]

@@ -9,15 +9,16 @@ from torch import Tensor
 
 from patronus_pl.denoiser import UNet
 from patronus_pl.diffusion import NoiseSchedule, samplers
-from patronus_pl.errors import CheckpointError, InvalidOptionError
+from patronus_pl.errors import CheckpointError
 from patronus_pl.modules.base import DiffusionModule, Network, Prediction
 from patronus_pl.modules.base import Sampler as Sampler
 from patronus_pl.modules.checkpoint import configuration
+from patronus_pl.modules.options import check_options
+from patronus_pl.modules.taking_back import TakenBack
 from patronus_pl.prototypes import (
     Balance,
     PatchEncoder,
     PrototypeLayer,
-    check_names,
     columns_of,
     decorrelation_loss,
     distinctness_loss,
@@ -32,7 +33,8 @@ class PatronusModule(DiffusionModule):
     """A diffusion model that is conditioned on prototype activations and nothing else.
 
     Training minimises, over encoder, prototypes and denoiser together,
-        E ‖target - net(x_t, t, s(x_0))‖² + λ_c · decorrelation(s) + λ_k · kurtosis(s) + λ_d · distinctness(p),
+        E ‖target - net(x_t, t, s(x_0))‖²
+            + λ_c · decorrelation(s) + λ_l · locality(x̂_0) + λ_k · kurtosis(s) + λ_d · distinctness(p),
     with target = v = √ᾱ ε - √(1-ᾱ) x_0 or ε, and x_t = √ᾱ_t x_0 + √(1-ᾱ_t) ε (Weng et al. 2026; Salimans & Ho 2022).
     Images are float in [-1, 1], activations s are (b, m) as the prototype layer reports them; the denoiser sees them
     standardised, (s - mean) / std, with the statistics stored in the checkpoint.
@@ -58,6 +60,10 @@ class PatronusModule(DiffusionModule):
         balance: names of binary attributes that the data tie together, and that the decorrelation treats as if they
             were independent: images are weighted by `balancing_weights`. It then pulls the concepts apart; without, it
             asks for mixtures of them.
+        locality: λ_l, weight of the penalty on what changes elsewhere when a prototype is taken back: in half of the
+            images of a step, the noisier half, one prototype is set to its value in another image that has less of it,
+            and the predicted image may change where the prototype looks. Costs half a pass through the denoiser more.
+        locality_warmup: optimiser steps over which λ_l grows from 0.
         kurtosis: λ_k, weight of the penalty that gives each prototype a concept of its own, there or not.
         kurtosis_warmup: optimiser steps over which λ_k grows from 0: first learn what there is, then take it apart.
         distinctness: λ_d, weight of the paper's optional penalty on near-duplicate prototypes.
@@ -95,6 +101,8 @@ class PatronusModule(DiffusionModule):
         decorrelation: float = 0.02,
         decorrelation_floor: float = -0.5,
         balance: list[str] | None = None,
+        locality: float = 0.5,
+        locality_warmup: int = 500,
         kurtosis: float = 0.02,
         kurtosis_warmup: int = 2500,
         distinctness: float = 0.0,
@@ -111,12 +119,13 @@ class PatronusModule(DiffusionModule):
         self.encoder, self.prototypes, self.denoiser, self.schedule = encoder, prototypes, denoiser, schedule
         self.prediction, self.standardise, self.init = prediction, standardise, init
         self.decorrelation, self.decorrelation_floor, self.balance = decorrelation, decorrelation_floor, balance
+        self.locality, self.locality_warmup = locality, locality_warmup
         self.kurtosis, self.kurtosis_warmup = kurtosis, kurtosis_warmup
         self.distinctness, self.distinctness_margin = distinctness, distinctness_margin
         self.timestep_power, self.seed = timestep_power, seed
         self.skip_width, self.weight_cap = skip_width, weight_cap
         self.lr, self.weight_decay, self.warmup_steps, self.final_lr = lr, weight_decay, warmup_steps, final_lr
-        self._check_parts()
+        check_options(self)
         self.to(memory_format=torch.channels_last)  # how convolutions are fastest; checkpoints do not care
         self.save_hyperparameters(configuration(self), logger=False)
         m = prototypes.count
@@ -125,38 +134,6 @@ class PatronusModule(DiffusionModule):
         # Each prototype's own range over the training set: 2nd and 98th percentile.
         self.register_buffer("activation_low", torch.zeros(m))
         self.register_buffer("activation_high", torch.ones(m))
-
-    def _check_parts(self) -> None:
-        channels, height, width = self.image_shape
-        self.encoder.map_size(height, width)
-        fits = (
-            ("image_shape[0]", channels, "encoder.channels[0]", self.encoder.channels[0]),
-            ("image_shape[0]", channels, "denoiser.image_channels", self.denoiser.image_channels),
-            ("encoder.channels[-1]", self.encoder.dim, "prototypes.dim", self.prototypes.dim),
-            ("prototypes.count", self.prototypes.count, "denoiser.condition_dim", self.denoiser.condition_dim),
-        )
-        for left, a, right, b in fits:
-            if a != b:
-                raise InvalidOptionError(f"{left} is {a} but {right} is {b}; make them equal")
-        for name in ("decorrelation", "kurtosis", "kurtosis_warmup", "distinctness", "seed"):
-            if getattr(self, name) < 0:
-                raise InvalidOptionError(f"model.{name} is {getattr(self, name)}; it must not be negative")
-        if not -1 <= self.decorrelation_floor <= 0:
-            raise InvalidOptionError(
-                f"model.decorrelation_floor is {self.decorrelation_floor}; a correlation in [-1, 0] is wanted"
-            )
-        if self.balance is not None:
-            check_names(self.balance)
-            if not self.decorrelation:
-                raise InvalidOptionError("model.balance is of no use while model.decorrelation is 0; raise it")
-        for name in ("skip_width", "weight_cap"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise InvalidOptionError(f"model.{name} is {value}; it must be positive, or null for none")
-        if self.timestep_power <= 0 or self.lr <= 0:
-            raise InvalidOptionError(
-                f"model.timestep_power is {self.timestep_power} and model.lr {self.lr}; both must be positive"
-            )
 
     # ---------------------------------------------------------------------------------------------- using a model
 
@@ -292,12 +269,27 @@ class PatronusModule(DiffusionModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """One step of the joint objective."""
         x_0 = batch["image"]
-        t, noise = self._draw(x_0, self.draw_index(batch_idx))
-        s = self.prototypes(self.encoder(x_0))
-        everyone = self._all_ranks(s)
-        per_image = self._denoising_loss(x_0, t, noise, self._training_condition(s, everyone))
+        draw = self.draw(x_0, self.draw_index(batch_idx))
+        noise = draw.normal(x_0.shape[1:]).to(x_0.dtype)
+        t = draw.timesteps(self.schedule.timesteps, self.timestep_power, descending=True)
+        similarity = self.prototypes.similarity_map(self.encoder(x_0))
+        everyone = self._all_ranks(self.prototypes.pool(similarity))
+        conditions = self._training_conditions(everyone)
+        condition = conditions[draw.rows]
+        taken = TakenBack.of(condition, conditions.roll(1, 0)[draw.rows], draw)
+        b, k = len(x_0), len(taken.prototype) if self.locality else 0
+        # One pass for both: first the whole batch, then its first, noisier images with a prototype taken back.
+        rows = torch.cat([torch.arange(b, device=t.device), torch.arange(k, device=t.device)])
+        x_t = self.schedule.add_noise(x_0, noise, t)
+        output = self._network(torch.cat([condition, taken.condition[:k]]))(x_t[rows], t[rows])
+        per_image = self._capped(self.prediction_loss(output[:b], x_0, noise, t), t)
         loss = denoising = per_image.mean()
-        for name, weight, penalty in self._penalties(everyone, batch):
+        penalties = list(self._penalties(everyone, batch))
+        if k:
+            change = self._clean(output[b:], x_t[:k], t[:k]) - self._clean(output[:k], x_t[:k], t[:k])
+            locality = taken.locality(change, similarity, self.prototypes, self.encoder.receptive_field)
+            penalties.append(("locality", self.locality * self._grown(self.locality_warmup), locality))
+        for name, weight, penalty in penalties:
             loss = loss + weight * penalty
             self.log(f"train/{name}", penalty.detach())
         self.log("train/loss", denoising.detach(), prog_bar=True)
@@ -346,18 +338,26 @@ class PatronusModule(DiffusionModule):
         return draw.timesteps(self.schedule.timesteps, self.timestep_power), noise
 
     def _denoising_loss(self, x_0: Image, t: Timesteps, noise: Image, condition: Activations) -> Float[Tensor, " b"]:
-        loss = self.denoising_loss(self._network(condition), x_0, noise, t)
+        return self._capped(self.denoising_loss(self._network(condition), x_0, noise, t), t)
+
+    def _capped(self, loss: Float[Tensor, " b"], t: Timesteps) -> Float[Tensor, " b"]:
         if self.prediction == "epsilon" or self.weight_cap is None:
             return loss
         return loss * (self.weight_cap / (self.schedule.snr(t) + 1)).clamp_max(1)
 
-    def _training_condition(self, s: Activations, everyone: Float[Tensor, "all m"]) -> Activations:
+    def _clean(self, output: Image, x_t: Image, t: Timesteps) -> Image:
+        """x̂_0 as the network means it."""
+        if self.prediction == "epsilon":
+            return self.schedule.x_0_from_noise(x_t, output, t)
+        return self.schedule.x_0_from_velocity(output, x_t, t)
+
+    def _training_conditions(self, everyone: Float[Tensor, "all m"]) -> Float[Tensor, "all m"]:
         if not self.standardise:
-            return s
+            return everyone
         # The batch's own statistics, with their gradient: no scale or offset of s can lower the loss.
         mean, std = everyone.mean(0), everyone.std(0, correction=0).clamp_min(1e-4)
         self._update_statistics(everyone.detach(), momentum=0.02)
-        return (s - mean) / std
+        return (everyone - mean) / std
 
     def _update_statistics(self, s: Activations, momentum: float) -> None:
         if self.standardise and len(s) > 1:
@@ -372,11 +372,14 @@ class PatronusModule(DiffusionModule):
             penalty = decorrelation_loss(everyone, self._weights(batch), self.decorrelation_floor)
             yield "decorrelation", self.decorrelation, penalty
         if self.kurtosis:
-            growth = (self.trainer.global_step + 1) / max(1, self.kurtosis_warmup)
-            yield "kurtosis", self.kurtosis * min(1.0, growth), kurtosis_loss(everyone)
+            yield "kurtosis", self.kurtosis * self._grown(self.kurtosis_warmup), kurtosis_loss(everyone)
         if self.distinctness:
             vectors = self.prototypes.vectors
             yield "distinctness", self.distinctness, distinctness_loss(vectors, self.distinctness_margin)
+
+    def _grown(self, warmup: int) -> float:
+        """Share of a weight that grows over the first steps."""
+        return min(1.0, (self.trainer.global_step + 1) / max(1, warmup))
 
     def _weights(self, batch: dict[str, Any]) -> Float[Tensor, " all"] | None:
         """Of the images of all ranks, under which the attributes to balance are independent; None for equal ones."""

@@ -10,7 +10,13 @@ from patronus_pl.prototypes.balancing import (
 )
 from patronus_pl.prototypes.encoder import PatchEncoder
 from patronus_pl.prototypes.layer import PrototypeLayer
-from patronus_pl.prototypes.losses import correlation, decorrelation_loss, distinctness_loss, kurtosis_loss
+from patronus_pl.prototypes.losses import (
+    correlation,
+    decorrelation_loss,
+    distinctness_loss,
+    kurtosis_loss,
+    locality_loss,
+)
 from patronus_pl.prototypes.receptive_field import ReceptiveField
 
 __all__ = [
@@ -27,4 +33,5 @@ __all__ = [
     "independent_frequencies",
     "joint_frequencies",
     "kurtosis_loss",
+    "locality_loss",
 ]

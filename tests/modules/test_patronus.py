@@ -12,6 +12,7 @@ from patronus_pl.diffusion import NoiseSource
 from patronus_pl.errors import CheckpointError, InvalidOptionError, TrainingDivergedError
 from patronus_pl.modules import PatronusModule
 from patronus_pl.modules.base import FIRST_VALIDATION_STEP
+from patronus_pl.modules.taking_back import TakenBack
 from tests.conftest import ModelFactory
 
 KINDS: list[dict[str, Any]] = [
@@ -195,15 +196,15 @@ def test_training_standardises_by_the_batch_and_remembers(make_model: ModelFacto
     model._update_statistics(s, momentum=1.0)
     np.testing.assert_allclose(model.activation_mean, s.numpy().mean(0), rtol=1e-5)
     np.testing.assert_allclose(model.activation_std, s.numpy().std(0), rtol=1e-5)
-    condition = model._training_condition(s, s)
+    condition = model._training_conditions(s)
     torch.testing.assert_close(condition, model.standardised(s), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(model._training_condition(3 * s - 7, 3 * s - 7), condition, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(model._training_conditions(3 * s - 7), condition, atol=1e-4, rtol=1e-4)
 
 
 def test_the_paper_feeds_activations_as_they_are(make_model: ModelFactory) -> None:
     model, s = make_model(standardise=False), torch.rand(5, 3)
     model._update_statistics(s, momentum=1.0)
-    assert torch.equal(model._training_condition(s, s), s)
+    assert torch.equal(model._training_conditions(s), s)
     assert torch.equal(model.standardised(s), s)
 
 
@@ -213,17 +214,68 @@ def test_statistics_are_those_of_all_ranks(tiny_model: PatronusModule, monkeypat
     monkeypatch.setattr(tiny_model, "all_gather", lambda _, sync_grads: torch.stack([s[::2], s[1::2]]))
     everyone = tiny_model._all_ranks(s[::2])
     assert torch.equal(everyone, s)
-    mine = tiny_model._training_condition(s[::2], everyone)
-    torch.testing.assert_close(mine, (s[::2] - s.mean(0)) / s.std(0, correction=0), atol=1e-5, rtol=1e-5)
+    expected = (s - s.mean(0)) / s.std(0, correction=0)
+    torch.testing.assert_close(tiny_model._training_conditions(everyone), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_a_batch_of_one_has_no_spread(tiny_model: PatronusModule) -> None:
     s = torch.rand(1, 3, requires_grad=True)
-    condition = tiny_model._training_condition(s, s)
+    condition = tiny_model._training_conditions(s)
     condition.sum().backward()
     assert not condition.any()
     assert s.grad is not None
     assert s.grad.isfinite().all()
+
+
+def logged_by_a_step(model: PatronusModule, x: Tensor, step: int) -> dict[str, float]:
+    model._trainer = trainer_of(global_step=step)
+    model._quartiles = torch.zeros(2, 4)
+    model.log = Mock()  # type: ignore[method-assign]
+    loss = model.train().training_step({"image": x}, 0)
+    logged = {call.args[0]: float(call.args[1]) for call in model.log.call_args_list}
+    return {**logged, "total": loss.item()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_asks_what_changes_elsewhere(make_model: ModelFactory, kind: dict[str, Any]) -> None:
+    """The logged penalty is that of two passes: with an image's own activations, and with one of another image's."""
+    torch.manual_seed(3)
+    options = {
+        "locality": 0.3,
+        "locality_warmup": 10,
+        "decorrelation": 0.0,
+        "kurtosis": 0.0,
+        "denoiser": {"dropout": 0.0},
+    }
+    model, x = make_model(**options, **kind), images(6)
+    model._update_statistics(model.encode(x).detach(), momentum=1.0)
+    logged = logged_by_a_step(model, x, step=4)
+    assert logged["total"] == pytest.approx(logged["train/loss"] + 0.3 * 0.5 * logged["train/locality"], rel=1e-4)
+    with torch.no_grad():
+        draw = model.draw(x, model.draw_index(0))
+        noise = draw.normal(x.shape[1:])
+        t = draw.timesteps(1000, model.timestep_power, descending=True)
+        s = model.encode(x)
+        taken = TakenBack.of(model.standardised(s), model.standardised(s).roll(1, 0), draw)
+        x_t, maps = model.schedule.add_noise(x, noise, t)[:3], model.similarity_map(x)
+        clean = []
+        for condition in (model.standardised(s)[:3], taken.condition):
+            eps = model.noise_predictor(model._network(condition))(x_t, t[:3])
+            clean.append(model.schedule.x_0_from_noise(x_t, eps, t[:3]))
+        found = taken.locality(clean[1] - clean[0], maps, model.prototypes, model.encoder.receptive_field)
+    assert taken.valid.any()
+    assert t.diff().max() < 0
+    assert logged["train/locality"] == pytest.approx(found.item(), rel=0.02)
+
+
+def test_without_locality_nothing_is_taken_back(make_model: ModelFactory) -> None:
+    rows: list[int] = []
+    model = make_model(locality=0.0)
+    model.denoiser.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
+    assert "train/locality" not in logged_by_a_step(model, images(6), step=4)
+    assert "train/locality" in logged_by_a_step(make_model(locality=0.1), images(6), step=4)
+    assert "train/locality" not in logged_by_a_step(make_model(locality=0.1), images(1), step=4)
+    assert rows == [6]
 
 
 @pytest.mark.parametrize(
@@ -295,10 +347,16 @@ def test_loss_by_noise_level(make_model: ModelFactory) -> None:
     model = make_silent(make_model, lr=1e-12, skip_width=None, weight_cap=None)
     trainer = make_trainer(max_epochs=2, limit_val_batches=0)
     trainer.fit(model.train(), Faces())
-    alpha_bar = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)).reshape(4, 250)
-    expected = (alpha_bar + (1 - alpha_bar) * images(16).square().mean().item()).mean(1)
+    batches = images(16).split(4)
+    draws = [model.draw(batches[0], step) for step in range(4, 8)]
+    noise = torch.stack([draw.normal((1, 16, 16)) for draw in draws]).square().mean((2, 3, 4)).numpy()
+    t = np.stack([draw.timesteps(1000, descending=True) for draw in draws])
+    np.testing.assert_array_equal(t // 250, np.tile([3, 2, 1, 0], (4, 1)))  # an image of each batch in every quarter
+    alpha_bar = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[t]
+    power = torch.stack(batches).square().mean((2, 3, 4)).numpy()
+    expected = (alpha_bar * noise + (1 - alpha_bar) * power).mean(0)[::-1]
     found = [trainer.callback_metrics[f"train/loss_quartile_{i}"].item() for i in range(1, 5)]
-    np.testing.assert_allclose(found, expected, rtol=0.15)  # four batches of one image each in every quarter
+    np.testing.assert_allclose(found, expected, rtol=0.1)  # means over 4 × 256 pixels of noise
     assert not model._quartiles.any()  # the next epoch starts anew
 
 
@@ -380,8 +438,8 @@ def test_gradients_are_clipped_in_every_precision(
 def test_batches_of_one_step_have_noise_of_their_own(
     tiny_model: PatronusModule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draw, steps = tiny_model._draw, []
-    monkeypatch.setattr(tiny_model, "_draw", lambda x, step: steps.append(step) or draw(x, step))
+    draw, steps = tiny_model.draw, []
+    monkeypatch.setattr(tiny_model, "draw", lambda x, step: steps.append(step) or draw(x, step))
     make_trainer(accumulate_grad_batches=3, max_epochs=2, limit_val_batches=0).fit(tiny_model.train(), Faces())
     assert len(steps) == len(set(steps)) == 8
 
@@ -397,7 +455,7 @@ class Shared(Faces):
 
 @pytest.mark.slow
 def test_two_devices_train_the_model_of_one(make_model: ModelFactory) -> None:
-    penalties = {"decorrelation": 0.5, "kurtosis": 0.5, "kurtosis_warmup": 0}
+    penalties = {"decorrelation": 0.5, "locality": 0.5, "locality_warmup": 0, "kurtosis": 0.5, "kurtosis_warmup": 0}
     models = []
     for devices in (1, 2):
         model = make_model(lr=1e-3, warmup_steps=1, denoiser={"dropout": 0.0}, **penalties).train()
