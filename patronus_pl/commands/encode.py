@@ -1,7 +1,5 @@
 """`patronus encode`: activations of a data set, as a file."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from lightning.pytorch import seed_everything
@@ -15,7 +13,7 @@ from patronus_pl.data.base import ImageTable, normalise
 from patronus_pl.files import replacing
 from patronus_pl.modules import PatronusModule
 from patronus_pl.ranks import Ranks
-from patronus_pl.runs import find_checkpoint, writable_folder
+from patronus_pl.runs import find_checkpoint, writable_file
 
 
 @torch.inference_mode()
@@ -46,12 +44,12 @@ def encode(
         with ranks.first_alone():
             images = data_of(checkpoint, data)
             table = images.table(split)
-        writable_folder(Path(out).parent)
+        path = writable_file(out)
         batches = ranks.in_turn(_activations(model, table, ranks, images.batch_size))
     if ranks.rank > 0:
         return
     s = np.concatenate(batches)
-    with replacing(Path(out), "choose another --out") as file:
+    with replacing(path, "choose another --out") as file:
         np.savez(
             file,
             activations=s,

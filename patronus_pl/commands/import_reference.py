@@ -1,10 +1,8 @@
 """`patronus import-reference`: a checkpoint of the paper's authors becomes ours."""
 
-from pathlib import Path
-
 from patronus_pl.modules.checkpoint import save_module
 from patronus_pl.modules.reference import load_reference
-from patronus_pl.runs import writable_folder
+from patronus_pl.runs import writable_file
 
 
 def import_reference(directory: str, out: str = "model.ckpt") -> None:
@@ -15,6 +13,5 @@ def import_reference(directory: str, out: str = "model.ckpt") -> None:
         out: checkpoint to write.
     """
     model = load_reference(directory)
-    writable_folder(Path(out).parent)
-    save_module(model, out)
+    save_module(model, writable_file(out))
     print(f"{model.prototypes.count} prototypes, images {model.image_shape} -> {out}")
