@@ -115,6 +115,8 @@ def _run_engine(argv: list[str]) -> None:
 
     # Lightning warns whenever arguments are passed from Python, which is what this function is for.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+    # The size that it prints is the weights', which are float32 all the same.
+    warnings.filterwarnings("ignore", message="Precision bf16-mixed is not supported by the model summary")
     PatronusCLI(
         LightningModule,
         LightningDataModule,

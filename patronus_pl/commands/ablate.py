@@ -23,6 +23,7 @@ PAPER_START: dict[str, Any] = {
     "standardise": False,
     "decorrelation": 0.0,
     "balance": None,
+    "sparsity": 0.0,
     "kurtosis": 0.0,
 }
 """How configs/paper.yaml starts and feeds prototypes, and no penalty of ours; loss and optimiser stay the recipe's."""

@@ -29,6 +29,8 @@ class UNet(nn.Module):
         patch: works on patch × patch pixel-unshuffled images: patch² times fewer positions.
         head_channels: channels of a full-resolution head that also sees x_t; 0 for none. With `patch` > 1 the pixels of
             a patch come from separate filters, which leaves a visible grain; the head removes it.
+        additive_condition: no hidden layer between the condition and the blocks: its entries add up, so that each is
+            easier to use by itself than in combinations. False is the paper's.
 
     Raises:
         InvalidOptionError: sizes that do not fit each other.
@@ -47,6 +49,7 @@ class UNet(nn.Module):
         dropout: float = 0.1,
         patch: int = 1,
         head_channels: int = 0,
+        additive_condition: bool = False,
     ) -> None:
         super().__init__()
         for name, value in (("image_channels", image_channels), ("condition_dim", condition_dim), ("patch", patch)):
@@ -71,6 +74,7 @@ class UNet(nn.Module):
             patch,
             head_channels,
         )
+        self.additive_condition = additive_condition
         self.size_multiple = patch * 2 ** (levels - 1)
         embedding = 4 * base
 
@@ -78,7 +82,11 @@ class UNet(nn.Module):
             return ResidualBlock(inputs, outputs, embedding, groups, dropout, heads if attend else None)
 
         self.time = nn.Sequential(nn.Linear(base, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
-        self.condition = nn.Sequential(nn.Linear(condition_dim, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        self.condition = (
+            nn.Linear(condition_dim, embedding)
+            if additive_condition
+            else nn.Sequential(nn.Linear(condition_dim, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        )
         self.first = nn.Conv2d(image_channels * patch**2, base, 3, padding=1)
 
         skips, width = [base], base
@@ -122,7 +130,8 @@ class UNet(nn.Module):
 
     def embed_condition(self, condition: Float[Tensor, "b m"]) -> Float[Tensor, "b e"]:
         """The condition's embedding: the same at every step of a sampling run, so computed once."""
-        return F.silu(self.condition(condition))
+        embedded: Tensor = self.condition(condition)
+        return embedded if self.additive_condition else F.silu(embedded)
 
     def forward(self, x_t: Image, t: Timesteps, embedded_condition: Float[Tensor, "b e"]) -> Image:
         """The network's prediction, shaped like x_t. `embedded_condition` comes from `embed_condition`."""

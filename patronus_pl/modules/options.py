@@ -23,8 +23,8 @@ def check_options(model: Any) -> None:
     for left, a, right, b in fits:
         if a != b:
             raise InvalidOptionError(f"{left} is {a} but {right} is {b}; make them equal")
-    weights = "decorrelation", "locality", "kurtosis", "distinctness"
-    for name in (*weights, "locality_warmup", "kurtosis_warmup", "seed"):
+    weights = "decorrelation", "sparsity", "kurtosis", "distinctness"
+    for name in (*weights, "sparsity_warmup", "kurtosis_warmup", "seed"):
         if getattr(model, name) < 0:
             raise InvalidOptionError(f"model.{name} is {getattr(model, name)}; it must not be negative")
     if not -1 <= model.decorrelation_floor <= 0:

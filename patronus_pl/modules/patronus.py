@@ -23,6 +23,7 @@ from patronus_pl.prototypes import (
     decorrelation_loss,
     distinctness_loss,
     kurtosis_loss,
+    sparsity_loss,
 )
 from patronus_pl.types import Activations, Box, Features, Image, SimilarityMap, Timesteps
 
@@ -34,7 +35,7 @@ class PatronusModule(DiffusionModule):
 
     Training minimises, over encoder, prototypes and denoiser together,
         E ‖target - net(x_t, t, s(x_0))‖²
-            + λ_c · decorrelation(s) + λ_l · locality(x̂_0) + λ_k · kurtosis(s) + λ_d · distinctness(p),
+            + λ_c · decorrelation(s) + λ_e · sparsity(Δx̂_0) + λ_k · kurtosis(s) + λ_d · distinctness(p),
     with target = v = √ᾱ ε - √(1-ᾱ) x_0 or ε, and x_t = √ᾱ_t x_0 + √(1-ᾱ_t) ε (Weng et al. 2026; Salimans & Ho 2022).
     Images are float in [-1, 1], activations s are (b, m) as the prototype layer reports them; the denoiser sees them
     standardised, (s - mean) / std, with the statistics stored in the checkpoint.
@@ -60,10 +61,10 @@ class PatronusModule(DiffusionModule):
         balance: names of binary attributes that the data tie together, and that the decorrelation treats as if they
             were independent: images are weighted by `balancing_weights`. It then pulls the concepts apart; without, it
             asks for mixtures of them.
-        locality: λ_l, weight of the penalty on what changes elsewhere when a prototype is taken back: in half of the
-            images of a step, the noisier half, one prototype is set to its value in another image that has less of it,
-            and the predicted image may change where the prototype looks. Costs half a pass through the denoiser more.
-        locality_warmup: optimiser steps over which λ_l grows from 0.
+        sparsity: λ_e, weight of the penalty on how much of the picture a prototype changes: in half of the images of a
+            step, the noisier half, one is set to its value in another image that has less of it, and the predicted
+            image should change in few places. Costs half a pass through the denoiser more.
+        sparsity_warmup: optimiser steps over which λ_e grows from 0.
         kurtosis: λ_k, weight of the penalty that gives each prototype a concept of its own, there or not.
         kurtosis_warmup: optimiser steps over which λ_k grows from 0: first learn what there is, then take it apart.
         distinctness: λ_d, weight of the paper's optional penalty on near-duplicate prototypes.
@@ -101,8 +102,8 @@ class PatronusModule(DiffusionModule):
         decorrelation: float = 0.02,
         decorrelation_floor: float = -0.5,
         balance: list[str] | None = None,
-        locality: float = 0.5,
-        locality_warmup: int = 500,
+        sparsity: float = 0.05,
+        sparsity_warmup: int = 400,
         kurtosis: float = 0.02,
         kurtosis_warmup: int = 2500,
         distinctness: float = 0.0,
@@ -119,7 +120,7 @@ class PatronusModule(DiffusionModule):
         self.encoder, self.prototypes, self.denoiser, self.schedule = encoder, prototypes, denoiser, schedule
         self.prediction, self.standardise, self.init = prediction, standardise, init
         self.decorrelation, self.decorrelation_floor, self.balance = decorrelation, decorrelation_floor, balance
-        self.locality, self.locality_warmup = locality, locality_warmup
+        self.sparsity, self.sparsity_warmup = sparsity, sparsity_warmup
         self.kurtosis, self.kurtosis_warmup = kurtosis, kurtosis_warmup
         self.distinctness, self.distinctness_margin = distinctness, distinctness_margin
         self.timestep_power, self.seed = timestep_power, seed
@@ -272,12 +273,11 @@ class PatronusModule(DiffusionModule):
         draw = self.draw(x_0, self.draw_index(batch_idx))
         noise = draw.normal(x_0.shape[1:]).to(x_0.dtype)
         t = draw.timesteps(self.schedule.timesteps, self.timestep_power, descending=True)
-        similarity = self.prototypes.similarity_map(self.encoder(x_0))
-        everyone = self._all_ranks(self.prototypes.pool(similarity))
+        everyone = self._all_ranks(self.prototypes(self.encoder(x_0)))
         conditions = self._training_conditions(everyone)
         condition = conditions[draw.rows]
         taken = TakenBack.of(condition, conditions.roll(1, 0)[draw.rows], draw)
-        b, k = len(x_0), len(taken.prototype) if self.locality else 0
+        b, k = len(x_0), len(taken.prototype) if self.sparsity else 0
         # One pass for both: first the whole batch, then its first, noisier images with a prototype taken back.
         rows = torch.cat([torch.arange(b, device=t.device), torch.arange(k, device=t.device)])
         x_t = self.schedule.add_noise(x_0, noise, t)
@@ -287,8 +287,8 @@ class PatronusModule(DiffusionModule):
         penalties = list(self._penalties(everyone, batch))
         if k:
             change = self._clean(output[b:], x_t[:k], t[:k]) - self._clean(output[:k], x_t[:k], t[:k])
-            locality = taken.locality(change, similarity, self.prototypes, self.encoder.receptive_field)
-            penalties.append(("locality", self.locality * self._grown(self.locality_warmup), locality))
+            sparsity = (sparsity_loss(change) * taken.valid).mean()
+            penalties.append(("sparsity", self.sparsity * self._grown(self.sparsity_warmup), sparsity))
         for name, weight, penalty in penalties:
             loss = loss + weight * penalty
             self.log(f"train/{name}", penalty.detach())

@@ -1,14 +1,12 @@
-"""Taking a prototype back while a model trains: what then changes should lie where the prototype looks."""
+"""Taking one prototype back while a model trains, to see how much of the picture it changes."""
 
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patronus_pl.modules.base import StepDraw
-from patronus_pl.prototypes import PrototypeLayer, ReceptiveField, locality_loss
-from patronus_pl.types import Activations, SimilarityMap
+from patronus_pl.types import Activations
 
 LESS = 0.1
 """Standard deviations by which another image must have less of a prototype for it to be taken back to that."""
@@ -42,24 +40,3 @@ class TakenBack(NamedTuple):
         less = other < own - LESS
         prototype = chance.where(less, -1.0).argmax(1, keepdim=True)
         return cls(own.scatter(1, prototype, other.gather(1, prototype)), prototype[:, 0], less.any(1))
-
-    def locality(
-        self,
-        change: Float[Tensor, "k c h w"],
-        similarity: SimilarityMap,
-        prototypes: PrototypeLayer,
-        field: ReceptiveField,
-    ) -> Float[Tensor, ""]:
-        """`locality_loss` of what the predicted images change by.
-
-        Args:
-            change: in the images of the rows.
-            similarity: of the whole batch.
-            prototypes: which say where they look, from the similarity.
-            field: of the patches, each taken a pixel wider for the sake of edges.
-        """
-        k = len(change)
-        maps = similarity[torch.arange(k, device=change.device), self.prototype]
-        height, width = change.shape[-2:]
-        seen = field.seen(prototypes.attention(maps), height, width, margin=1)
-        return (locality_loss(change, seen) * self.valid).mean()

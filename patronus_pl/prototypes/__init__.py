@@ -15,7 +15,7 @@ from patronus_pl.prototypes.losses import (
     decorrelation_loss,
     distinctness_loss,
     kurtosis_loss,
-    locality_loss,
+    sparsity_loss,
 )
 from patronus_pl.prototypes.receptive_field import ReceptiveField
 
@@ -33,5 +33,5 @@ __all__ = [
     "independent_frequencies",
     "joint_frequencies",
     "kurtosis_loss",
-    "locality_loss",
+    "sparsity_loss",
 ]

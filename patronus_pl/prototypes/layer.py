@@ -66,11 +66,6 @@ class PrototypeLayer(nn.Module):
         d2 = self.distances(features)
         return torch.log((d2 + 1) / (d2 + self.epsilon))
 
-    def attention(self, similarity: Float[Tensor, "*shape rows cols"]) -> Float[Tensor, "*shape rows cols"]:
-        """Where prototypes look: softmax_u(τ sim_j(u)) as a share of its maximum; with hard pooling there alone."""
-        below = similarity - similarity.amax((-2, -1), keepdim=True)
-        return (below == 0).to(similarity) if self.temperature is None else (self.temperature * below).exp()
-
     def pool(self, similarity: SimilarityMap) -> Activations:
         """s_j from its map."""
         flat = similarity.flatten(2)

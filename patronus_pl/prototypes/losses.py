@@ -61,19 +61,17 @@ def kurtosis_loss(activations: Activations) -> Float[Tensor, ""]:
     return z.pow(4).mean() - 1
 
 
-def locality_loss(change: Float[Tensor, "b c h w"], seen: Float[Tensor, "b h w"]) -> Float[Tensor, " b"]:
-    """mean_p (1 - seen(p)) √(Σ_c change_c(p)² + δ²): how much of the picture changes where the prototype does not look.
+def sparsity_loss(change: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
+    """mean_p √(Σ_c change_c(p)² + δ²): over how much of the picture one prototype has its effect.
 
-    A sum of magnitudes, not of squares, so that it is least if each prototype moves one thing: two that share two
-    things between them change as much in either place as one each does in its own, and that twice (as an L1 norm
-    prefers sparse vectors to their rotations). It also draws a prototype to the place that it changes.
+    A sum of magnitudes over places, not of squares, so that it is least if each prototype moves one thing: of two that
+    share two things between them, either changes both places, by 1/√2 each; together they pay √2 times as much. An L1
+    norm prefers sparse vectors to their rotations, from the first degree on, where the kurtosis only begins to notice.
 
     Args:
         change: of the predicted image, as one prototype is taken back.
-        seen: in [0, 1], where that prototype looks.
     """
-    magnitude = (change.square().sum(1) + 1e-4).sqrt()  # δ = 0.01, less than one step of a byte in each channel
-    return ((1 - seen) * magnitude).mean((-2, -1))
+    return (change.square().sum(1) + 1e-4).sqrt().mean((-2, -1))  # δ = 0.01, about a step of a byte in each channel
 
 
 def distinctness_loss(prototypes: Float[Tensor, "m d"], margin: float) -> Float[Tensor, ""]:

@@ -3,10 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
-
 from patronus_pl.types import Box
 
 
@@ -49,22 +45,3 @@ class ReceptiveField:
     def centre(self, index: float) -> float:
         """Middle of the window of output position `index`, in pixel coordinates (pixel k covers [k, k + 1))."""
         return self.offset + index * self.jump + self.size / 2
-
-    def seen(
-        self, weight: Float[Tensor, "b rows cols"], height: int, width: int, margin: int = 0
-    ) -> Float[Tensor, "b height width"]:
-        """For every pixel the largest weight of the patches that see it, each `margin` pixels wider to all sides."""
-        rows, cols = (
-            self._patches(count, pixels, margin).to(weight.device)
-            for count, pixels in zip(weight.shape[-2:], (height, width), strict=True)
-        )
-        # Windows are products of intervals, so that one side can follow the other.
-        return weight[:, rows].amax(2)[..., cols].amax(-1)
-
-    def _patches(self, count: int, pixels: int, margin: int) -> Int[Tensor, "pixels k"]:
-        """The positions whose window holds each pixel; the nearest one where there is none."""
-        size, offset = self.size + 2 * margin, self.offset - margin
-        last = (torch.arange(pixels) - offset).div(self.jump, rounding_mode="floor")
-        first = (torch.arange(pixels) - offset - size).div(self.jump, rounding_mode="floor") + 1
-        steps = torch.arange(-(-size // self.jump))
-        return (first[:, None] + steps).minimum(last[:, None]).clamp(0, count - 1)

@@ -125,3 +125,12 @@ def test_head_sees_the_noisy_image_at_full_resolution() -> None:
 def test_sizes_that_do_not_fit(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidOptionError, match=words):
         small(**options)
+
+
+def test_an_additive_condition_adds_up() -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(2, 3, 4).unbind()
+    for additive in (True, False):
+        embed = UNet(1, 4, base=8, multipliers=(1,), groups=4, additive_condition=additive).embed_condition
+        rest = (embed(a + b) - embed(a) - embed(b) + embed(torch.zeros(3, 4))).abs().max()
+        assert (rest < 1e-5) == additive

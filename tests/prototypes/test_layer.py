@@ -2,7 +2,6 @@ import math
 
 import numpy as np
 import pytest
-import scipy.special
 import torch
 
 from patronus_pl.errors import InvalidOptionError
@@ -144,19 +143,3 @@ def test_start_skips_patches_without_a_direction() -> None:
 def test_wrong_options(arguments: dict[str, float], words: str) -> None:
     with pytest.raises(InvalidOptionError, match=words):
         PrototypeLayer(**arguments)
-
-
-def test_attention_is_the_softmax_as_a_share_of_its_maximum() -> None:
-    layer, z = PrototypeLayer(4, 6, temperature=3.0), features(2, 6, 3, 5)
-    similarity = layer.similarity_map(z).detach()
-    softmax = scipy.special.softmax(3.0 * similarity.double().flatten(2).numpy(), axis=-1)
-    expected = (softmax / softmax.max(-1, keepdims=True)).reshape(similarity.shape)
-    np.testing.assert_allclose(layer.attention(similarity), expected, rtol=1e-4)
-
-
-def test_attention_of_hard_pooling_is_the_best_patch() -> None:
-    layer, z = PrototypeLayer(4, 6, temperature=None), features(2, 6, 3, 5)
-    similarity = layer.similarity_map(z).detach()
-    attention = layer.attention(similarity)
-    assert torch.equal(attention.flatten(2).argmax(-1), similarity.flatten(2).argmax(-1))
-    assert torch.equal(attention.sum((-2, -1)), torch.ones(2, 4))

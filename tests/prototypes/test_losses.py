@@ -11,26 +11,23 @@ from patronus_pl.prototypes import (
     decorrelation_loss,
     distinctness_loss,
     kurtosis_loss,
-    locality_loss,
+    sparsity_loss,
 )
 
 
-def test_locality_counts_what_changes_out_of_sight() -> None:
+def test_sparsity_is_the_mean_magnitude_of_the_change() -> None:
     change = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
-    seen = torch.rand(2, 4, 5, generator=torch.Generator().manual_seed(1))
-    magnitude = np.sqrt((change.double().numpy() ** 2).sum(1) + 1e-4)
-    expected = ((1 - seen.double().numpy()) * magnitude).mean((1, 2))
-    np.testing.assert_allclose(locality_loss(change, seen), expected, rtol=1e-5)
-    assert not locality_loss(change, torch.ones(2, 4, 5)).any()
+    expected = np.sqrt((change.double().numpy() ** 2).sum(1) + 1e-4).mean((1, 2))
+    np.testing.assert_allclose(sparsity_loss(change), expected, rtol=1e-5)
 
 
-def test_one_thing_each_is_more_local_than_a_share_of_two() -> None:
+def test_one_thing_each_is_sparser_than_a_share_of_two() -> None:
     """Two prototypes, two places that change by 1: one each; or, rotated by 45°, both in both, by √½."""
-    places = torch.zeros(2, 1, 2, 2)
-    places[0, 0, 0, 0], places[1, 0, 1, 1] = 1, 1
+    places = torch.zeros(2, 1, 10, 10)
+    places[0, 0, :5], places[1, 0, 5:] = 1, 1
     rotated = torch.stack([places[0] + places[1], places[0] - places[1]]) * math.sqrt(0.5)
-    out_of_sight = torch.zeros(2, 2, 2)
-    assert locality_loss(places, out_of_sight).mean() < 0.8 * locality_loss(rotated, out_of_sight).mean()
+    ratio = sparsity_loss(rotated).mean() / sparsity_loss(places).mean()
+    assert ratio.item() == pytest.approx(math.sqrt(2), rel=0.02)
 
 
 @pytest.fixture

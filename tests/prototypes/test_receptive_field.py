@@ -59,23 +59,3 @@ def test_centre_is_the_middle_of_the_window() -> None:
     top, left, bottom, right = field.box(5, 3, 64, 64)
     assert (field.centre(5), field.centre(3)) == ((top + bottom) / 2, (left + right) / 2)
     assert field.centre(0.5) == (field.centre(0) + field.centre(1)) / 2
-
-
-@pytest.mark.parametrize("margin", [0, 1])
-@pytest.mark.parametrize(("geometry", "size"), [(PAPER, (29, 35)), (PADDED, (20, 11))])
-def test_every_pixel_has_the_largest_weight_of_the_patches_that_see_it(
-    geometry: tuple[tuple[int, ...], ...], size: tuple[int, int], margin: int
-) -> None:
-    field = ReceptiveField.of(*geometry)
-    rows, cols = PatchEncoder([1] * (len(geometry[0]) + 1), *geometry).map_size(*size)
-    weight = torch.rand(2, rows, cols, generator=torch.Generator().manual_seed(0))
-    expected, looked = torch.zeros(2, *size), torch.zeros(size, dtype=torch.bool)
-    for row in range(rows):
-        for col in range(cols):
-            top, left = (field.offset + k * field.jump - margin for k in (row, col))
-            lines, columns = (slice(max(k, 0), k + field.size + 2 * margin) for k in (top, left))
-            held = expected[:, lines, columns]
-            expected[:, lines, columns] = held.maximum(weight[:, row, col, None, None])
-            looked[lines, columns] = True
-    seen = field.seen(weight, *size, margin)
-    torch.testing.assert_close(seen[:, looked], expected[:, looked], rtol=0, atol=0)
