@@ -18,7 +18,7 @@ help: ## list the targets
 	@touch $@
 
 .PHONY: quickstart
-quickstart: .venv/user ## install, train on planted faces (about 15 minutes on two cores), write the report
+quickstart: .venv/user ## install, train on planted faces (about ten minutes on two cores with bfloat16), write the report
 	$(BIN)/patronus fit --config configs/quickstart.yaml
 	$(BIN)/patronus explain runs/quickstart
 

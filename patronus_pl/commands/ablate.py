@@ -25,6 +25,7 @@ PAPER_START: dict[str, Any] = {
     "balance": None,
     "sparsity": 0.0,
     "kurtosis": 0.0,
+    "revival": 0,
 }
 """How configs/paper.yaml starts and feeds prototypes, and no penalty of ours; loss and optimiser stay the recipe's."""
 

@@ -128,6 +128,11 @@ class UNet(nn.Module):
             else None
         )
 
+    @property
+    def condition_input(self) -> nn.Linear:
+        """The layer that reads the condition, a column an entry."""
+        return next(layer for layer in self.condition.modules() if isinstance(layer, nn.Linear))
+
     def embed_condition(self, condition: Float[Tensor, "b m"]) -> Float[Tensor, "b e"]:
         """The condition's embedding: the same at every step of a sampling run, so computed once."""
         embedded: Tensor = self.condition(condition)

@@ -24,7 +24,7 @@ def check_options(model: Any) -> None:
         if a != b:
             raise InvalidOptionError(f"{left} is {a} but {right} is {b}; make them equal")
     weights = "decorrelation", "sparsity", "kurtosis", "distinctness"
-    for name in (*weights, "sparsity_warmup", "kurtosis_warmup", "seed"):
+    for name in (*weights, "sparsity_warmup", "kurtosis_warmup", "revival", "seed"):
         if getattr(model, name) < 0:
             raise InvalidOptionError(f"model.{name} is {getattr(model, name)}; it must not be negative")
     if not -1 <= model.decorrelation_floor <= 0:

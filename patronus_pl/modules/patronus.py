@@ -14,6 +14,7 @@ from patronus_pl.modules.base import DiffusionModule, Network, Prediction
 from patronus_pl.modules.base import Sampler as Sampler
 from patronus_pl.modules.checkpoint import configuration
 from patronus_pl.modules.options import check_options
+from patronus_pl.modules.revival import revive
 from patronus_pl.modules.taking_back import TakenBack
 from patronus_pl.prototypes import (
     Balance,
@@ -67,6 +68,8 @@ class PatronusModule(DiffusionModule):
         sparsity_warmup: optimiser steps over which λ_e grows from 0.
         kurtosis: λ_k, weight of the penalty that gives each prototype a concept of its own, there or not.
         kurtosis_warmup: optimiser steps over which λ_k grows from 0: first learn what there is, then take it apart.
+        revival: every how many optimiser steps of the first half of the training an idle prototype starts again, from a
+            patch that is painted badly without it; 0 for never.
         distinctness: λ_d, weight of the paper's optional penalty on near-duplicate prototypes.
         distinctness_margin: δ of that penalty.
         timestep_power: t = ⌊T u^(1/power)⌋ with u uniform; 1 is uniform, above 1 favours noisy steps, where s pays.
@@ -106,6 +109,7 @@ class PatronusModule(DiffusionModule):
         sparsity_warmup: int = 400,
         kurtosis: float = 0.01,
         kurtosis_warmup: int = 2500,
+        revival: int = 200,
         distinctness: float = 0.0,
         distinctness_margin: float = 0.2,
         timestep_power: float = 1.0,
@@ -122,7 +126,7 @@ class PatronusModule(DiffusionModule):
         self.decorrelation, self.decorrelation_floor, self.balance = decorrelation, decorrelation_floor, balance
         self.sparsity, self.sparsity_warmup = sparsity, sparsity_warmup
         self.kurtosis, self.kurtosis_warmup = kurtosis, kurtosis_warmup
-        self.distinctness, self.distinctness_margin = distinctness, distinctness_margin
+        self.revival, self.distinctness, self.distinctness_margin = revival, distinctness, distinctness_margin
         self.timestep_power, self.seed = timestep_power, seed
         self.skip_width, self.weight_cap = skip_width, weight_cap
         self.lr, self.weight_decay, self.warmup_steps, self.final_lr = lr, weight_decay, warmup_steps, final_lr
@@ -143,8 +147,8 @@ class PatronusModule(DiffusionModule):
         """Width of a patch in pixels."""
         return self.encoder.receptive_field.size
 
-    def _features(self, x: Image) -> Features:
-        """In float32 under any precision: bfloat16 would move the best patch where two are nearly as good."""
+    def features(self, x: Image) -> Features:
+        """Of every patch; in float32, as bfloat16 would move the best patch where two are nearly as good."""
         self._require_channels(x)
         with torch.autocast(x.device.type, enabled=False):
             features: Tensor = self.encoder(x.float())
@@ -160,12 +164,12 @@ class PatronusModule(DiffusionModule):
 
     def encode(self, x: Image) -> Activations:
         """S of images, (b, m)."""
-        s: Tensor = self.prototypes(self._features(x))
+        s: Tensor = self.prototypes(self.features(x))
         return s
 
     def similarity_map(self, x: Image) -> SimilarityMap:
         """Similarity of every patch to every prototype, (b, m, rows, cols); with hard pooling s is its maximum."""
-        return self.prototypes.similarity_map(self._features(x))
+        return self.prototypes.similarity_map(self.features(x))
 
     def patch_box(self, row: int, col: int) -> Box:
         """Pixels that patch (row, col) sees: (top, left, bottom, right), clipped, bottom and right exclusive."""
@@ -177,9 +181,9 @@ class PatronusModule(DiffusionModule):
 
     def denoiser_for(self, s: Activations) -> Callable[[Image, Timesteps], Image]:
         """`denoise(x_t, t) -> noise` under fixed activations, whose embedding is computed once for all steps."""
-        return self.noise_predictor(self._network(self.standardised(s)))
+        return self.noise_predictor(self.network(self.standardised(s)))
 
-    def _network(self, condition: Activations) -> Network:
+    def network(self, condition: Activations) -> Network:
         """`(x_t, t) -> v` (or ε) under a standardised condition."""
         embedded = self.denoiser.embed_condition(condition)
 
@@ -260,12 +264,16 @@ class PatronusModule(DiffusionModule):
         """Before the very first step: prototypes from real patches, statistics from real activations."""
         if self.trainer.global_step == 0 and batch_idx == 0:
             with torch.no_grad():
-                features = self._all_ranks(self.encoder(batch["image"]))
+                features = self.all_ranks(self.encoder(batch["image"]))
                 if self.init == "patches":
                     self.prototypes.initialise_from(features, torch.Generator().manual_seed(self.seed))
                     # Devices may round differently, and near-ties may fall either way: all take rank 0's.
                     self.prototypes.vectors.copy_(self.trainer.strategy.broadcast(self.prototypes.vectors.data))
                 self._update_statistics(self.prototypes(features), momentum=1.0)
+        elif self.revival and self.trainer.global_step % self.revival == 0:
+            found = revive(self, batch["image"], batch_idx)
+            if found is not None:
+                self.log("train/revived", float(found))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """One step of the joint objective."""
@@ -273,7 +281,7 @@ class PatronusModule(DiffusionModule):
         draw = self.draw(x_0, self.draw_index(batch_idx))
         noise = draw.normal(x_0.shape[1:]).to(x_0.dtype)
         t = draw.timesteps(self.schedule.timesteps, self.timestep_power, descending=True)
-        everyone = self._all_ranks(self.prototypes(self.encoder(x_0)))
+        everyone = self.all_ranks(self.prototypes(self.encoder(x_0)))
         conditions = self._training_conditions(everyone)
         condition = conditions[draw.rows]
         taken = TakenBack.of(condition, conditions.roll(1, 0)[draw.rows], draw)
@@ -281,12 +289,12 @@ class PatronusModule(DiffusionModule):
         # One pass for both: first the whole batch, then its first, noisier images with a prototype taken back.
         rows = torch.cat([torch.arange(b, device=t.device), torch.arange(k, device=t.device)])
         x_t = self.schedule.add_noise(x_0, noise, t)
-        output = self._network(torch.cat([condition, taken.condition[:k]]))(x_t[rows], t[rows])
+        output = self.network(torch.cat([condition, taken.condition[:k]]))(x_t[rows], t[rows])
         per_image = self._capped(self.prediction_loss(output[:b], x_0, noise, t), t)
         loss = denoising = per_image.mean()
         penalties = list(self._penalties(everyone, batch))
         if k:
-            change = self._clean(output[b:], x_t[:k], t[:k]) - self._clean(output[:k], x_t[:k], t[:k])
+            change = self.clean(output[b:], x_t[:k], t[:k]) - self.clean(output[:k], x_t[:k], t[:k])
             sparsity = (sparsity_loss(change) * taken.valid).mean()
             penalties.append(("sparsity", self.sparsity * self._grown(self.sparsity_warmup), sparsity))
         for name, weight, penalty in penalties:
@@ -338,14 +346,14 @@ class PatronusModule(DiffusionModule):
         return draw.timesteps(self.schedule.timesteps, self.timestep_power), noise
 
     def _denoising_loss(self, x_0: Image, t: Timesteps, noise: Image, condition: Activations) -> Float[Tensor, " b"]:
-        return self._capped(self.denoising_loss(self._network(condition), x_0, noise, t), t)
+        return self._capped(self.denoising_loss(self.network(condition), x_0, noise, t), t)
 
     def _capped(self, loss: Float[Tensor, " b"], t: Timesteps) -> Float[Tensor, " b"]:
         if self.prediction == "epsilon" or self.weight_cap is None:
             return loss
         return loss * (self.weight_cap / (self.schedule.snr(t) + 1)).clamp_max(1)
 
-    def _clean(self, output: Image, x_t: Image, t: Timesteps) -> Image:
+    def clean(self, output: Image, x_t: Image, t: Timesteps) -> Image:
         """x̂_0 as the network means it."""
         if self.prediction == "epsilon":
             return self.schedule.x_0_from_noise(x_t, output, t)
@@ -385,9 +393,9 @@ class PatronusModule(DiffusionModule):
         """Of the images of all ranks, under which the attributes to balance are independent; None for equal ones."""
         if self.balance is None:
             return None
-        return self._all_ranks(self._balance.weights(batch["attributes"]))
+        return self.all_ranks(self._balance.weights(batch["attributes"]))
 
-    def _all_ranks(self, rows: Float[Tensor, "b *rest"]) -> Float[Tensor, "all *rest"]:
+    def all_ranks(self, rows: Float[Tensor, "b *rest"]) -> Float[Tensor, "all *rest"]:
         """The rows of every rank's batch, in the order of a single device, with gradients."""
         if self.trainer.world_size == 1:
             return rows

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from patronus_pl.diffusion import NoiseSource
 from patronus_pl.errors import CheckpointError, InvalidOptionError, TrainingDivergedError
-from patronus_pl.modules import PatronusModule
+from patronus_pl.modules import PatronusModule, revival
 from patronus_pl.modules.base import FIRST_VALIDATION_STEP
+from patronus_pl.modules.revival import Revival
 from patronus_pl.modules.taking_back import TakenBack
 from tests.conftest import ModelFactory
 
@@ -212,7 +213,7 @@ def test_statistics_are_those_of_all_ranks(tiny_model: PatronusModule, monkeypat
     s = torch.rand(8, 3)
     tiny_model._trainer = trainer_of(world_size=2)
     monkeypatch.setattr(tiny_model, "all_gather", lambda _, sync_grads: torch.stack([s[::2], s[1::2]]))
-    everyone = tiny_model._all_ranks(s[::2])
+    everyone = tiny_model.all_ranks(s[::2])
     assert torch.equal(everyone, s)
     expected = (s - s.mean(0)) / s.std(0, correction=0)
     torch.testing.assert_close(tiny_model._training_conditions(everyone), expected, atol=1e-5, rtol=1e-5)
@@ -260,7 +261,7 @@ def test_a_step_asks_how_much_a_prototype_changes(make_model: ModelFactory, kind
         x_t = model.schedule.add_noise(x, noise, t)[:3]
         clean = []
         for condition in (model.standardised(s)[:3], taken.condition):
-            eps = model.noise_predictor(model._network(condition))(x_t, t[:3])
+            eps = model.noise_predictor(model.network(condition))(x_t, t[:3])
             clean.append(model.schedule.x_0_from_noise(x_t, eps, t[:3]))
         change = (clean[1] - clean[0]).double()
         found = ((change.square().sum(1) + 1e-4).sqrt().mean((1, 2)) * taken.valid).mean()
@@ -341,6 +342,35 @@ def test_training_learns_and_logs(make_model: ModelFactory, options: dict[str, A
     assert {"train/loss", "train/decorrelation", *(f"train/loss_quartile_{i}" for i in range(1, 5))} <= set(logged)
     assert ("train/distinctness" in logged) == ("distinctness" in options)
     assert all(value.isfinite() for value in logged.values())
+
+
+def test_idle_prototypes_are_looked_for_in_the_first_half(
+    make_model: ModelFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight steps; every other one it is time; from the fourth on it is too late. The first is the start itself."""
+    looked: list[tuple[int, int]] = []
+    model, vector = make_model(revival=2, lr=1e-12, weight_decay=0.0), torch.tensor([3.0, *[0.0] * 127])
+
+    def find(paint: Any, x_0: Tensor, condition: Tensor, *_: Any) -> Revival:
+        looked.append((model.trainer.global_step, len(x_0)))
+        assert paint(condition).shape == x_0.shape
+        return Revival(1, vector[: model.prototypes.dim])
+
+    monkeypatch.setattr(revival, "find_revival", find)
+    trainer = make_trainer(max_epochs=2, limit_val_batches=0)
+    trainer.fit(model.train(), Faces())
+    assert looked == [(2, 4)]
+    assert trainer.callback_metrics["train/revived"] == 1
+    direction = model.prototypes.vectors[1].detach() / model.prototypes.vectors[1].norm()
+    torch.testing.assert_close(direction, vector[: model.prototypes.dim] / 3)
+    assert not model.denoiser.condition_input.weight[:, 1].abs().gt(1e-9).any()
+
+
+def test_nothing_is_revived_where_it_is_not_asked_for(
+    make_model: ModelFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revival, "find_revival", Mock(side_effect=AssertionError))
+    make_trainer(max_epochs=2, limit_val_batches=0).fit(make_model(revival=0).train(), Faces())
 
 
 def test_loss_by_noise_level(make_model: ModelFactory) -> None:

@@ -1,0 +1,91 @@
+from typing import Any
+
+import numpy as np
+import torch
+
+from patronus_pl.denoiser import UNet
+from patronus_pl.modules.revival import Revival, find_revival, patch_means, start_again
+from patronus_pl.prototypes import PatchEncoder, PrototypeLayer, ReceptiveField
+
+FIELD = ReceptiveField.of((3, 3), (2, 1), (1, 0))
+
+
+def test_patch_means_by_brute_force() -> None:
+    values = torch.rand(2, 12, 9, generator=torch.Generator().manual_seed(0))
+    rows, cols = PatchEncoder((1, 1, 1), (3, 3), (2, 1), (1, 0)).map_size(12, 9)
+    found = patch_means(values, FIELD, (rows, cols))
+    assert found.shape == (2, rows, cols)
+    for row in range(rows):
+        for col in range(cols):
+            top, left, bottom, right = FIELD.box(row, col, 12, 9)
+            expected = values[:, top:bottom, left:right].sum((1, 2)) / FIELD.size**2
+            torch.testing.assert_close(found[:, row, col], expected)
+
+
+def painting(strength: torch.Tensor) -> Any:
+    """Entry j of the condition brightens row j."""
+
+    def paint(condition: torch.Tensor) -> torch.Tensor:
+        image = torch.zeros(len(condition), 1, 12, 12)
+        image[:, 0, : condition.shape[1]] = (condition * strength)[..., None]
+        return image
+
+    return paint
+
+
+def scene(strength: list[float]) -> Revival | None:
+    """Images as painted, but for a bright spot at the lower right that no prototype paints."""
+    paint = painting(torch.tensor(strength))
+    condition = torch.randn(16, len(strength), generator=torch.Generator().manual_seed(0))
+    x_0 = paint(condition)
+    x_0[:, :, 10:, 10:] = 1
+    rows, cols = PatchEncoder((1, 1, 1), (3, 3), (2, 1), (1, 0)).map_size(12, 12)
+    features = torch.arange(rows * cols).reshape(1, 1, rows, cols).expand(16, 2, rows, cols).float()
+    return find_revival(paint, x_0, condition, features, FIELD, seed=0)
+
+
+def test_an_idle_prototype_starts_where_the_picture_is_worst() -> None:
+    found = scene([1.0, 0.0, 0.8])
+    assert found is not None
+    assert found.prototype == 1
+    rows, cols = PatchEncoder((1, 1, 1), (3, 3), (2, 1), (1, 0)).map_size(12, 12)
+    row, col = divmod(int(found.vector[0]), cols)
+    _, _, bottom, right = FIELD.box(row, col, 12, 12)
+    assert bottom > 10
+    assert right > 10
+    assert rows == cols
+
+
+def test_prototypes_that_all_matter_stay() -> None:
+    assert scene([1.0, 0.5, 0.8]) is None
+
+
+def test_a_prototype_that_starts_again_is_forgotten() -> None:
+    torch.manual_seed(0)
+    layer, net = PrototypeLayer(3, 4), UNet(1, 3, base=8, multipliers=(1,), groups=4)
+    first = net.condition_input
+    assert first.in_features == 3
+    optimizer = torch.optim.AdamW([layer.vectors, first.weight], lr=1e-3)
+    (layer.vectors.sum() + net.embed_condition(torch.randn(2, 3)).sum()).backward()
+    optimizer.step()
+    vectors, weight = layer.vectors.detach().clone(), first.weight.detach().clone()
+    start_again(layer, first, Revival(1, torch.tensor([0.0, 3.0, 0.0, 4.0])), optimizer)
+    length = vectors.norm(dim=1).mean()
+    np.testing.assert_allclose(layer.vectors[1].detach(), length * torch.tensor([0, 0.6, 0, 0.8]), rtol=1e-5)
+    assert torch.equal(layer.vectors[[0, 2]], vectors[[0, 2]])
+    assert not first.weight[:, 1].any()
+    assert torch.equal(first.weight[:, [0, 2]], weight[:, [0, 2]])
+    for parameter, mine, others in (
+        (layer.vectors, (1,), ([0, 2],)),
+        (first.weight, (slice(None), 1), (slice(None), [0, 2])),
+    ):
+        for moment in ("exp_avg", "exp_avg_sq"):
+            assert not optimizer.state[parameter][moment][mine].any()
+            assert optimizer.state[parameter][moment][others].any()
+
+
+def test_a_euclidean_prototype_becomes_the_patch() -> None:
+    layer, net = PrototypeLayer(3, 4, similarity="euclidean"), UNet(1, 3, base=8, multipliers=(1,), groups=4)
+    optimizer = torch.optim.AdamW([layer.vectors, net.condition_input.weight])
+    start_again(layer, net.condition_input, Revival(2, torch.tensor([0.0, 3.0, 0.0, 4.0])), optimizer)
+    assert layer.vectors[2].tolist() == [0, 3, 0, 4]
