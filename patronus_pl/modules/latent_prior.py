@@ -2,7 +2,6 @@
 
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,27 +13,20 @@ from patronus_pl.modules.base import DiffusionModule, Sampler
 from patronus_pl.modules.checkpoint import configuration
 from patronus_pl.types import Activations
 
-KNOTS = 1025
-"""Quantiles that describe the distribution of an activation."""
-EDGE = 2.0**-12
-"""Probability at which a distribution is cut off, so that its extremes lie at ±3.5 standard deviations."""
 FIRST_STREAM = 1 << 32  # the noise streams of images lie below: s and x_T of image k are independent
 
 
 class LatentPrior(DiffusionModule):
     """A diffusion model of the activations of real images, p(s): no image and no encoder is needed to train or use it.
 
-    Training minimises E ‖target - net(z_t, t)‖² over standardised activations z, with target = v = √ᾱ ε - √(1-ᾱ) z or
-    ε (Ho et al. 2020; Salimans & Ho 2022). What standardises is taken from the training activations and stored in the
-    checkpoint; samples stay within the range of those.
+    Training minimises E ‖target - net(z_t, t)‖² over z = (s - mean) / std, with target = v = √ᾱ ε - √(1-ᾱ) z or ε
+    (Ho et al. 2020; Salimans & Ho 2022). Mean, standard deviation and range are those of the training activations and
+    stored in the checkpoint; samples are clamped to the range.
 
     Args:
         network: its `size` must be the number of activations m.
         schedule: the noise levels t = 0..T-1.
         prediction: what the network predicts.
-        marginals: how s is standardised. `gaussian`: z_j = Φ⁻¹(F_j(s_j)) with the distribution F_j of each activation,
-            so that the network learns how activations depend on each other and nothing else; a switch, whose two
-            heights are sharper than the last noise, comes back as sharp as it was. `moments`: z = (s - mean) / std.
         timestep_power: t = ⌊T u^(1/power)⌋ with u uniform; below 1 favours little noise, where the fine structure of s
             is decided.
         lr: learning rate of AdamW after warm-up.
@@ -49,14 +41,14 @@ class LatentPrior(DiffusionModule):
 
     mean: Tensor
     std: Tensor
-    quantiles: Tensor
+    low: Tensor
+    high: Tensor
 
     def __init__(
         self,
         network: VectorNet,
         schedule: NoiseSchedule,
         prediction: Literal["v", "epsilon"] = "v",
-        marginals: Literal["gaussian", "moments"] = "gaussian",
         timestep_power: float = 1.0,
         lr: float = 1e-3,
         weight_decay: float = 0.0,
@@ -71,13 +63,13 @@ class LatentPrior(DiffusionModule):
         if seed < 0:
             raise InvalidOptionError(f"model.seed is {seed}; it must not be negative")
         self.network, self.schedule, self.prediction = network, schedule, prediction
-        self.marginals, self.timestep_power, self.seed = marginals, timestep_power, seed
+        self.timestep_power, self.seed = timestep_power, seed
         self.lr, self.weight_decay, self.warmup_steps, self.final_lr = lr, weight_decay, warmup_steps, final_lr
         self.save_hyperparameters(configuration(self), logger=False)
         self.register_buffer("mean", torch.zeros(network.size))
         self.register_buffer("std", torch.ones(network.size))
-        # Of each activation, at equal steps of probability: the first is the lowest, the last the highest.
-        self.register_buffer("quantiles", torch.linspace(0, 1, KNOTS)[:, None].repeat(1, network.size))
+        self.register_buffer("low", torch.zeros(network.size))
+        self.register_buffer("high", torch.ones(network.size))
 
     def check_fits(self, prototypes: int) -> None:
         """Raise CheckpointError unless the prior draws one activation for each of the prototypes."""
@@ -110,36 +102,12 @@ class LatentPrior(DiffusionModule):
         denoise = self.noise_predictor(self.network)
         steps = self.default_steps if steps is None else steps
         z = samplers.last(self.sampler_steps(sampler, denoise, z_T, steps, noise=noise))
-        return self.restored(z)
-
-    def standardised(self, s: Activations) -> Activations:
-        """Z: what the network sees of activations."""
-        if self.marginals == "moments":
-            return (s - self.mean) / self.std
-        knots = self.quantiles.T.contiguous()
-        # A value that takes up a share of the distribution, such as a constant, lies in the middle of that share.
-        first = torch.searchsorted(knots, s.T.contiguous()).clamp(1, KNOTS - 1)
-        last = torch.searchsorted(knots, s.T.contiguous(), right=True).clamp(1, KNOTS - 1)
-        below, above = knots.gather(1, first - 1), knots.gather(1, first)
-        share = ((s.T - below) / (above - below).clamp_min(1e-12)).clamp(0, 1)
-        position = torch.where(last > first, (first + last - 1) / 2, first - 1 + share)
-        z: Tensor = torch.special.ndtri((position / (KNOTS - 1)).clamp(EDGE, 1 - EDGE))
-        return z.T
-
-    def restored(self, z: Activations) -> Activations:
-        """S of standardised activations, within the range of the training rows."""
-        if self.marginals == "moments":
-            return (z * self.std + self.mean).clamp(self.quantiles[0], self.quantiles[-1])
-        position = torch.special.ndtr(z) * (KNOTS - 1)
-        below = position.long().clamp(0, KNOTS - 2)
-        low, high = self.quantiles.gather(0, below), self.quantiles.gather(0, below + 1)
-        s: Tensor = low + (position - below) * (high - low)
-        return s
+        return (z * self.std + self.mean).clamp(self.low, self.high)
 
     # --------------------------------------------------------------------------------------------------- training
 
     def setup(self, stage: str) -> None:
-        """Learn the distribution of the training activations; a checkpoint that resumes has its own.
+        """Take mean, standard deviation and range from the training activations; a checkpoint that resumes has its own.
 
         Raises:
             InvalidOptionError: the data are no `patronus_pl.data.Activations`.
@@ -160,7 +128,8 @@ class LatentPrior(DiffusionModule):
             self.mean.copy_(s.mean(0))
             # A prototype that never varies stays what it is, whatever is sampled for it.
             self.std.copy_(s.std(0, correction=0).clamp_min(1e-6))
-            self.quantiles.copy_(torch.from_numpy(np.quantile(s.numpy(), np.linspace(0, 1, KNOTS), axis=0)))
+            self.low.copy_(s.amin(0))
+            self.high.copy_(s.amax(0))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """One step of the denoising objective."""
@@ -184,7 +153,7 @@ class LatentPrior(DiffusionModule):
         self.log_mean(f"{stage}/loss", self._losses(batch, batch_idx), prog_bar=True)
 
     def _losses(self, batch: dict[str, Any], batch_idx: int) -> Float[Tensor, " b"]:
-        z = self.standardised(batch["activations"])
+        z: Activations = (batch["activations"] - self.mean) / self.std
         draw = self.draw(z, self.draw_index(batch_idx))
         noise = draw.normal(z.shape[1:])
         return self.denoising_loss(self.network, z, noise, draw.timesteps(self.schedule.timesteps, self.timestep_power))
