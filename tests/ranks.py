@@ -73,10 +73,9 @@ def fit(folder: Path, name: str, ranks: int, *more: str) -> None:
 
 
 def on(ranks: int) -> list[str]:
-    """Options of a Trainer on so many ranks."""
-    return [f"--trainer.devices={ranks}", "--trainer.enable_model_summary=false"] + ["--trainer.strategy=ddp"] * (
-        ranks > 1
-    )
+    """Options of a Trainer on so many ranks, in float32 whatever the processor can do: bfloat16 would hide an error."""
+    options = [f"--trainer.devices={ranks}", "--trainer.precision=32-true", "--trainer.enable_model_summary=false"]
+    return options + ["--trainer.strategy=ddp"] * (ranks > 1)
 
 
 def run_of(folder: Path, name: str) -> Path:

@@ -150,13 +150,13 @@ def test_all_open_and_close(shown: Any) -> None:
     assert cards(shown, ".proto[open]") == []
 
 
-def test_the_theme_changes_and_is_remembered(shown: Any, address: str) -> None:
+def test_the_theme_changes_and_is_remembered(shown: Any) -> None:
     paper = "return getComputedStyle(document.body).backgroundColor"
     before = shown.execute_script(paper)
     click(shown, "#theme")
     after = shown.execute_script(paper)
     assert after != before
-    shown.get(address)
+    shown.refresh()
     assert shown.execute_script(paper) == after
     click(shown, "#theme")
     assert shown.execute_script(paper) == before
