@@ -10,7 +10,7 @@ from torch import Tensor
 from patronus_pl.denoiser import UNet
 from patronus_pl.diffusion import NoiseSchedule, samplers
 from patronus_pl.errors import CheckpointError
-from patronus_pl.modules.base import DiffusionModule, Network, Prediction
+from patronus_pl.modules.base import DiffusionModule, Network, Prediction, StepDraw
 from patronus_pl.modules.base import Sampler as Sampler
 from patronus_pl.modules.checkpoint import configuration
 from patronus_pl.modules.options import check_options
@@ -279,8 +279,7 @@ class PatronusModule(DiffusionModule):
         """One step of the joint objective."""
         x_0 = batch["image"]
         draw = self.draw(x_0, self.draw_index(batch_idx))
-        noise = draw.normal(x_0.shape[1:]).to(x_0.dtype)
-        t = draw.timesteps(self.schedule.timesteps, self.timestep_power, descending=True)
+        t, noise = self._drawn(draw, x_0, descending=True)
         everyone = self.all_ranks(self.prototypes(self.encoder(x_0)))
         conditions = self._training_conditions(everyone)
         condition = conditions[draw.rows]
@@ -341,9 +340,11 @@ class PatronusModule(DiffusionModule):
         self._quartiles.zero_()
 
     def _draw(self, x_0: Image, step: int) -> tuple[Timesteps, Image]:
-        draw = self.draw(x_0, step)
+        return self._drawn(self.draw(x_0, step), x_0)
+
+    def _drawn(self, draw: StepDraw, x_0: Image, descending: bool = False) -> tuple[Timesteps, Image]:
         noise = draw.normal(x_0.shape[1:]).to(x_0.dtype)
-        return draw.timesteps(self.schedule.timesteps, self.timestep_power), noise
+        return draw.timesteps(self.schedule.timesteps, self.timestep_power, descending), noise
 
     def _denoising_loss(self, x_0: Image, t: Timesteps, noise: Image, condition: Activations) -> Float[Tensor, " b"]:
         return self._capped(self.denoising_loss(self.network(condition), x_0, noise, t), t)

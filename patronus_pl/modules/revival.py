@@ -14,14 +14,13 @@ from patronus_pl.types import Activations, Features, Image
 IDLE = 0.3
 """Share of the median effect below which a prototype is idle."""
 
-Painter = Callable[[Activations], Image]
-"""Standardised activations → x̂_0 of the images they belong to."""
-
-
 FIRST_DRAW = 1 << 30
 """Draws of revivals lie between those of training and of validation."""
 LOOKED_AT = 32
 """Images on which idle prototypes are looked for."""
+
+Painter = Callable[[Activations], Image]
+"""Standardised activations → x̂_0 of the images they belong to."""
 
 
 @torch.no_grad()
@@ -87,7 +86,7 @@ def find_revival(
         seed: of the draw.
 
     Returns:
-        None if no prototype is idle.
+        None if no prototype is idle, or no patch that it could start from is painted badly.
     """
     painted = paint(condition)
     effects = []
@@ -100,6 +99,9 @@ def find_revival(
     if effect[idlest] >= IDLE * effect.median():
         return None
     error = patch_means((painted - x_0).square().sum(1), field, (features.shape[-2], features.shape[-1]))
+    error = error * (features.square().sum(1) > 0)  # as at the start: a vector of length 0 has no direction to compare
+    if not error.any():
+        return None
     generator = torch.Generator().manual_seed(seed)
     worst = int(torch.multinomial(error.flatten().square().cpu(), 1, generator=generator))
     return Revival(idlest, features.movedim(1, -1).reshape(-1, features.shape[1])[worst])

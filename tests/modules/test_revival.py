@@ -33,15 +33,15 @@ def painting(strength: torch.Tensor) -> Any:
     return paint
 
 
-def scene(strength: list[float]) -> Revival | None:
+def scene(strength: list[float], spot: float = 1.0, dark: bool = False) -> Revival | None:
     """Images as painted, but for a bright spot at the lower right that no prototype paints."""
     paint = painting(torch.tensor(strength))
     condition = torch.randn(16, len(strength), generator=torch.Generator().manual_seed(0))
     x_0 = paint(condition)
-    x_0[:, :, 10:, 10:] = 1
+    x_0[:, :, 10:, 10:] = spot
     rows, cols = PatchEncoder((1, 1, 1), (3, 3), (2, 1), (1, 0)).map_size(12, 12)
     features = torch.arange(rows * cols).reshape(1, 1, rows, cols).expand(16, 2, rows, cols).float()
-    return find_revival(paint, x_0, condition, features, FIELD, seed=0)
+    return find_revival(paint, x_0, condition, features * (not dark), FIELD, seed=0)
 
 
 def test_an_idle_prototype_starts_where_the_picture_is_worst() -> None:
@@ -58,6 +58,13 @@ def test_an_idle_prototype_starts_where_the_picture_is_worst() -> None:
 
 def test_prototypes_that_all_matter_stay() -> None:
     assert scene([1.0, 0.5, 0.8]) is None
+
+
+def test_nothing_to_start_from_is_no_start() -> None:
+    """Neither where all is painted well, nor at patches whose features are 0 and have no direction."""
+    assert scene([1.0, 0.0, 0.8]) is not None
+    assert scene([1.0, 0.0, 0.8], spot=0.0) is None
+    assert scene([1.0, 0.0, 0.8], dark=True) is None
 
 
 def test_a_prototype_that_starts_again_is_forgotten() -> None:
