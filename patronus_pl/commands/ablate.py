@@ -24,6 +24,7 @@ PAPER_START: dict[str, Any] = {
     "decorrelation": 0.0,
     "balance": None,
     "sparsity": 0.0,
+    "faithfulness": 0.0,
     "kurtosis": 0.0,
     "revival": 0,
 }

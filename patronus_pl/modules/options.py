@@ -23,8 +23,8 @@ def check_options(model: Any) -> None:
     for left, a, right, b in fits:
         if a != b:
             raise InvalidOptionError(f"{left} is {a} but {right} is {b}; make them equal")
-    weights = "decorrelation", "sparsity", "kurtosis", "distinctness"
-    for name in (*weights, "sparsity_warmup", "kurtosis_warmup", "revival", "seed"):
+    weights = "decorrelation", "sparsity", "faithfulness", "kurtosis", "distinctness"
+    for name in (*weights, "edit_warmup", "kurtosis_warmup", "revival", "seed"):
         if getattr(model, name) < 0:
             raise InvalidOptionError(f"model.{name} is {getattr(model, name)}; it must not be negative")
     if not -1 <= model.decorrelation_floor <= 0:

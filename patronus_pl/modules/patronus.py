@@ -10,22 +10,14 @@ from torch import Tensor
 from patronus_pl.denoiser import UNet
 from patronus_pl.diffusion import NoiseSchedule, samplers
 from patronus_pl.errors import CheckpointError
+from patronus_pl.modules import penalties
 from patronus_pl.modules.base import DiffusionModule, Network, Prediction, StepDraw
 from patronus_pl.modules.base import Sampler as Sampler
 from patronus_pl.modules.checkpoint import configuration
 from patronus_pl.modules.options import check_options
 from patronus_pl.modules.revival import revive
 from patronus_pl.modules.taking_back import TakenBack
-from patronus_pl.prototypes import (
-    Balance,
-    PatchEncoder,
-    PrototypeLayer,
-    columns_of,
-    decorrelation_loss,
-    distinctness_loss,
-    kurtosis_loss,
-    sparsity_loss,
-)
+from patronus_pl.prototypes import Balance, PatchEncoder, PrototypeLayer, columns_of
 from patronus_pl.types import Activations, Box, Features, Image, SimilarityMap, Timesteps
 
 QUARTILES = 4
@@ -36,7 +28,8 @@ class PatronusModule(DiffusionModule):
 
     Training minimises, over encoder, prototypes and denoiser together,
         E ‖target - net(x_t, t, s(x_0))‖²
-            + λ_c · decorrelation(s) + λ_e · sparsity(Δx̂_0) + λ_k · kurtosis(s) + λ_d · distinctness(p),
+            + λ_c · decorrelation(s) + λ_k · kurtosis(s) + λ_e · sparsity(Δx̂_0) + λ_f · faithfulness(Δs, Δŝ)
+            + λ_d · distinctness(p),
     with target = v = √ᾱ ε - √(1-ᾱ) x_0 or ε, and x_t = √ᾱ_t x_0 + √(1-ᾱ_t) ε (Weng et al. 2026; Salimans & Ho 2022).
     Images are float in [-1, 1], activations s are (b, m) as the prototype layer reports them; the denoiser sees them
     standardised, (s - mean) / std, with the statistics stored in the checkpoint.
@@ -65,7 +58,9 @@ class PatronusModule(DiffusionModule):
         sparsity: λ_e, weight of the penalty on how much of the picture a prototype changes: in half of the images of a
             step, the noisier half, one is set to its value in another image that has less of it, and the predicted
             image should change in few places. Costs half a pass through the denoiser more.
-        sparsity_warmup: optimiser steps over which λ_e grows from 0.
+        faithfulness: λ_f, weight of the penalty on an edit that is not followed: in the same images, what the encoder
+            reads in the predicted one should change in that prototype alone, and in full.
+        edit_warmup: optimiser steps over which λ_e and λ_f grow from 0.
         kurtosis: λ_k, weight of the penalty that gives each prototype a concept of its own, there or not.
         kurtosis_warmup: optimiser steps over which λ_k grows from 0: first learn what there is, then take it apart.
         revival: every how many optimiser steps of the first half of the training an idle prototype starts again, from a
@@ -106,7 +101,8 @@ class PatronusModule(DiffusionModule):
         decorrelation_floor: float = -0.2,
         balance: list[str] | None = None,
         sparsity: float = 0.15,
-        sparsity_warmup: int = 400,
+        faithfulness: float = 0.004,
+        edit_warmup: int = 400,
         kurtosis: float = 0.01,
         kurtosis_warmup: int = 2500,
         revival: int = 200,
@@ -124,7 +120,7 @@ class PatronusModule(DiffusionModule):
         self.encoder, self.prototypes, self.denoiser, self.schedule = encoder, prototypes, denoiser, schedule
         self.prediction, self.standardise, self.init = prediction, standardise, init
         self.decorrelation, self.decorrelation_floor, self.balance = decorrelation, decorrelation_floor, balance
-        self.sparsity, self.sparsity_warmup = sparsity, sparsity_warmup
+        self.sparsity, self.faithfulness, self.edit_warmup = sparsity, faithfulness, edit_warmup
         self.kurtosis, self.kurtosis_warmup = kurtosis, kurtosis_warmup
         self.revival, self.distinctness, self.distinctness_margin = revival, distinctness, distinctness_margin
         self.timestep_power, self.seed = timestep_power, seed
@@ -258,7 +254,7 @@ class PatronusModule(DiffusionModule):
         if stage == "fit" and self.balance is not None:
             known = getattr(data, "attribute_names", ())
             columns = columns_of(self.balance, known)
-            self._balance = Balance.of(columns, torch.from_numpy(cast(Any, data).table("train").attributes))
+            self.balancing = Balance.of(columns, torch.from_numpy(cast(Any, data).table("train").attributes))
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Before the very first step: prototypes from real patches, statistics from real activations."""
@@ -284,19 +280,18 @@ class PatronusModule(DiffusionModule):
         conditions = self._training_conditions(everyone)
         condition = conditions[draw.rows]
         taken = TakenBack.of(condition, conditions.roll(1, 0)[draw.rows], draw)
-        b, k = len(x_0), len(taken.prototype) if self.sparsity else 0
+        b, k = len(x_0), len(taken.prototype) if self.sparsity or self.faithfulness else 0
         # One pass for both: first the whole batch, then its first, noisier images with a prototype taken back.
         rows = torch.cat([torch.arange(b, device=t.device), torch.arange(k, device=t.device)])
         x_t = self.schedule.add_noise(x_0, noise, t)
         output = self.network(torch.cat([condition, taken.condition[:k]]))(x_t[rows], t[rows])
         per_image = self._capped(self.prediction_loss(output[:b], x_0, noise, t), t)
         loss = denoising = per_image.mean()
-        penalties = list(self._penalties(everyone, batch))
+        found = list(penalties.of_activations(self, everyone, batch))
         if k:
-            change = self.clean(output[b:], x_t[:k], t[:k]) - self.clean(output[:k], x_t[:k], t[:k])
-            sparsity = (sparsity_loss(change) * taken.valid).mean()
-            penalties.append(("sparsity", self.sparsity * self._grown(self.sparsity_warmup), sparsity))
-        for name, weight, penalty in penalties:
+            before, after = (self.clean(part, x_t[:k], t[:k]) for part in (output[:k], output[b:]))
+            found += penalties.of_edits(self, taken, before, after)
+        for name, weight, penalty in found:
             loss = loss + weight * penalty
             self.log(f"train/{name}", penalty.detach())
         self.log("train/loss", denoising.detach(), prog_bar=True)
@@ -372,29 +367,6 @@ class PatronusModule(DiffusionModule):
         if self.standardise and len(s) > 1:
             self.activation_mean.lerp_(s.mean(0), momentum)
             self.activation_std.lerp_(s.std(0, correction=0).clamp_min(1e-4), momentum)
-
-    def _penalties(
-        self, everyone: Float[Tensor, "all m"], batch: dict[str, Any]
-    ) -> Iterator[tuple[str, float, Float[Tensor, ""]]]:
-        """Name, weight and value of each that is on."""
-        if self.decorrelation:
-            penalty = decorrelation_loss(everyone, self._weights(batch), self.decorrelation_floor)
-            yield "decorrelation", self.decorrelation, penalty
-        if self.kurtosis:
-            yield "kurtosis", self.kurtosis * self._grown(self.kurtosis_warmup), kurtosis_loss(everyone)
-        if self.distinctness:
-            vectors = self.prototypes.vectors
-            yield "distinctness", self.distinctness, distinctness_loss(vectors, self.distinctness_margin)
-
-    def _grown(self, warmup: int) -> float:
-        """Share of a weight that grows over the first steps."""
-        return min(1.0, (self.trainer.global_step + 1) / max(1, warmup))
-
-    def _weights(self, batch: dict[str, Any]) -> Float[Tensor, " all"] | None:
-        """Of the images of all ranks, under which the attributes to balance are independent; None for equal ones."""
-        if self.balance is None:
-            return None
-        return self.all_ranks(self._balance.weights(batch["attributes"]))
 
     def all_ranks(self, rows: Float[Tensor, "b *rest"]) -> Float[Tensor, "all *rest"]:
         """The rows of every rank's batch, in the order of a single device, with gradients."""

@@ -17,11 +17,13 @@ class TakenBack(NamedTuple):
 
     Attributes:
         condition: (k, m) standardised activations, all but one as they were.
+        change: (k, m) by how much they were changed.
         prototype: (k,) which one.
         valid: (k,) whether the other image has less of any prototype; if not, the row is to be left out.
     """
 
     condition: Activations
+    change: Activations
     prototype: Int[Tensor, " k"]
     valid: Bool[Tensor, " k"]
 
@@ -39,4 +41,5 @@ class TakenBack(NamedTuple):
         own, other, chance = own[:k], other[:k], chance[:k]
         less = other < own - LESS
         prototype = chance.where(less, -1.0).argmax(1, keepdim=True)
-        return cls(own.scatter(1, prototype, other.gather(1, prototype)), prototype[:, 0], less.any(1))
+        condition = own.scatter(1, prototype, other.gather(1, prototype))
+        return cls(condition, condition - own, prototype[:, 0], less.any(1))

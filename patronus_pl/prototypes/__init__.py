@@ -14,6 +14,7 @@ from patronus_pl.prototypes.losses import (
     correlation,
     decorrelation_loss,
     distinctness_loss,
+    faithfulness_loss,
     kurtosis_loss,
     sparsity_loss,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "correlation",
     "decorrelation_loss",
     "distinctness_loss",
+    "faithfulness_loss",
     "independent_frequencies",
     "joint_frequencies",
     "kurtosis_loss",

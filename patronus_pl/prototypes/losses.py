@@ -74,6 +74,21 @@ def sparsity_loss(change: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
     return (change.square().sum(1) + 1e-4).sqrt().mean((-2, -1))  # δ = 0.01, about a step of a byte in each channel
 
 
+def faithfulness_loss(requested: Float[Tensor, "b m"], realised: Float[Tensor, "b m"]) -> Float[Tensor, " b"]:
+    """Σ_j (Δŝ_j - Δs_j)²: how far what a changed picture says is from what it was asked to say.
+
+    A prototype that the painter follows halfway pays for the other half; one that drags others along pays for those:
+    the slope and the leakage of the faithfulness card, as a loss. Codes that need several prototypes to move together
+    cannot be followed one at a time, so it also takes concepts apart. Changes are compared rather than states: what
+    blurs all pictures of a noise level alike costs nothing.
+
+    Args:
+        requested: Δs, change of the standardised activations that the picture is painted under.
+        realised: Δŝ, change of those that the encoder reads in the picture.
+    """
+    return (realised - requested).square().sum(1)
+
+
 def distinctness_loss(prototypes: Float[Tensor, "m d"], margin: float) -> Float[Tensor, ""]:
     """mean_i max(0, δ - min_{j≠i}(1 - |cos(p_i, p_j)|)), the paper's optional penalty on near-duplicates.
 

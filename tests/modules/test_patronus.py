@@ -10,7 +10,7 @@ from torch import Tensor
 
 from patronus_pl.diffusion import NoiseSource
 from patronus_pl.errors import CheckpointError, InvalidOptionError, TrainingDivergedError
-from patronus_pl.modules import PatronusModule, revival
+from patronus_pl.modules import PatronusModule, penalties, revival
 from patronus_pl.modules.base import FIRST_VALIDATION_STEP
 from patronus_pl.modules.revival import Revival
 from patronus_pl.modules.taking_back import TakenBack
@@ -237,47 +237,77 @@ def logged_by_a_step(model: PatronusModule, x: Tensor, step: int) -> dict[str, f
     return {**logged, "total": loss.item()}
 
 
+def before_and_after(model: PatronusModule, x: Tensor) -> tuple[TakenBack, Tensor, Tensor]:
+    """What the first step on these images takes back, and x̂_0 without and with it: of two passes, in fp64."""
+    draw = model.draw(x, model.draw_index(0))
+    noise = draw.normal(x.shape[1:])
+    t = draw.timesteps(1000, model.timestep_power, descending=True)
+    assert t.diff().max() < 0
+    s = model.standardised(model.encode(x))
+    taken = TakenBack.of(s, s.roll(1, 0), draw)
+    assert taken.valid.any()
+    k = len(taken.prototype)
+    x_t = model.schedule.add_noise(x, noise, t)[:k]
+    clean = []
+    for condition in (s[:k], taken.condition):
+        eps = model.noise_predictor(model.network(condition))(x_t, t[:k])
+        clean.append(model.schedule.x_0_from_noise(x_t, eps, t[:k]).double())
+    return taken, clean[0], clean[1]
+
+
+def of_edits_alone(**weights: float) -> dict[str, Any]:
+    others = {"sparsity": 0.0, "faithfulness": 0.0, "decorrelation": 0.0, "kurtosis": 0.0}
+    return {**others, "edit_warmup": 10, "denoiser": {"dropout": 0.0}, **weights}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_step_asks_how_much_a_prototype_changes(make_model: ModelFactory, kind: dict[str, Any]) -> None:
     """The logged penalty is that of two passes: with an image's own activations, and with one of another image's."""
     torch.manual_seed(3)
-    options = {
-        "sparsity": 0.3,
-        "sparsity_warmup": 10,
-        "decorrelation": 0.0,
-        "kurtosis": 0.0,
-        "denoiser": {"dropout": 0.0},
-    }
-    model, x = make_model(**options, **kind), images(6)
+    model, x = make_model(**of_edits_alone(sparsity=0.3), **kind), images(6)
     model._update_statistics(model.encode(x).detach(), momentum=1.0)
     logged = logged_by_a_step(model, x, step=4)
     assert logged["total"] == pytest.approx(logged["train/loss"] + 0.3 * 0.5 * logged["train/sparsity"], rel=1e-4)
     with torch.no_grad():
-        draw = model.draw(x, model.draw_index(0))
-        noise = draw.normal(x.shape[1:])
-        t = draw.timesteps(1000, model.timestep_power, descending=True)
-        s = model.encode(x)
-        taken = TakenBack.of(model.standardised(s), model.standardised(s).roll(1, 0), draw)
-        x_t = model.schedule.add_noise(x, noise, t)[:3]
-        clean = []
-        for condition in (model.standardised(s)[:3], taken.condition):
-            eps = model.noise_predictor(model.network(condition))(x_t, t[:3])
-            clean.append(model.schedule.x_0_from_noise(x_t, eps, t[:3]))
-        change = (clean[1] - clean[0]).double()
-        found = ((change.square().sum(1) + 1e-4).sqrt().mean((1, 2)) * taken.valid).mean()
-    assert taken.valid.any()
-    assert t.diff().max() < 0
+        taken, before, after = before_and_after(model, x)
+        found = (((after - before).square().sum(1) + 1e-4).sqrt().mean((1, 2)) * taken.valid).mean()
     assert logged["train/sparsity"] == pytest.approx(found.item(), rel=0.02)
 
 
-def test_without_sparsity_nothing_is_taken_back(make_model: ModelFactory) -> None:
+def test_a_step_asks_whether_the_edit_is_followed(make_model: ModelFactory) -> None:
+    """The logged penalty is that of the two pictures read again, and it teaches both the reader and the painter."""
+    torch.manual_seed(3)
+    model, x = make_model(**of_edits_alone(faithfulness=0.3)), images(6)
+    model._update_statistics(model.encode(x).detach(), momentum=1.0)
+    logged = logged_by_a_step(model, x, step=4)
+    mean, std = model.activation_mean.numpy().copy(), model.activation_std.numpy().copy()
+    with torch.no_grad():
+        taken, before, after = before_and_after(model, x)
+        was, now = ((model.encode(picture.float().clamp(-1, 1)).numpy() - mean) / std for picture in (before, after))
+    found = (((now - was - taken.change.numpy()) ** 2).sum(1) * taken.valid.numpy()).mean()
+    assert logged["total"] == pytest.approx(logged["train/loss"] + 0.3 * 0.5 * logged["train/faithfulness"], rel=1e-4)
+    assert logged["train/faithfulness"] == pytest.approx(found, rel=0.05)
+
+    model.log = Mock()  # type: ignore[method-assign]
+    changes = torch.full_like(taken.condition, 3.0).requires_grad_()
+    asked = taken._replace(change=changes)
+    before, after = (picture.float().requires_grad_() for picture in (before, after))
+    (penalty,) = penalties.of_edits(model, asked, before, after)
+    penalty.value.backward()
+    assert changes.grad is None
+    assert all(found.grad is not None and found.grad.any() for found in (before, after, model.prototypes.vectors))
+
+
+def test_without_penalties_on_edits_nothing_is_taken_back(make_model: ModelFactory) -> None:
     rows: list[int] = []
-    model = make_model(sparsity=0.0)
+    model = make_model(**of_edits_alone())
     model.denoiser.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
-    assert "train/sparsity" not in logged_by_a_step(model, images(6), step=4)
-    assert "train/sparsity" in logged_by_a_step(make_model(sparsity=0.1), images(6), step=4)
-    assert "train/sparsity" not in logged_by_a_step(make_model(sparsity=0.1), images(1), step=4)
+    on = {"sparsity": 0.1, "faithfulness": 0.1}
+    names = {f"train/{name}" for name in on}
+    assert not names & logged_by_a_step(model, images(6), step=4).keys()
     assert rows == [6]
+    assert names <= logged_by_a_step(make_model(**on), images(6), step=4).keys()
+    assert not names & logged_by_a_step(make_model(**on), images(1), step=4).keys()
 
 
 @pytest.mark.parametrize(
@@ -286,7 +316,7 @@ def test_without_sparsity_nothing_is_taken_back(make_model: ModelFactory) -> Non
 def test_kurtosis_grows(make_model: ModelFactory, warmup: int, step: int, weight: float) -> None:
     model = make_model(kurtosis=0.3, kurtosis_warmup=warmup)
     model._trainer = trainer_of(global_step=step)
-    weights = {name: weight for name, weight, _ in model._penalties(torch.rand(4, 3), {})}
+    weights = {name: weight for name, weight, _ in penalties.of_activations(model, torch.rand(4, 3), {})}
     assert weights["kurtosis"] == pytest.approx(weight)
 
 
@@ -486,10 +516,11 @@ class Shared(Faces):
 
 @pytest.mark.slow
 def test_two_devices_train_the_model_of_one(make_model: ModelFactory) -> None:
-    penalties = {"decorrelation": 0.5, "sparsity": 0.5, "sparsity_warmup": 0, "kurtosis": 0.5, "kurtosis_warmup": 0}
+    edits = {"sparsity": 0.5, "faithfulness": 0.01, "edit_warmup": 0}
+    options = {"decorrelation": 0.5, "kurtosis": 0.5, "kurtosis_warmup": 0, **edits}
     models = []
     for devices in (1, 2):
-        model = make_model(lr=1e-3, warmup_steps=1, denoiser={"dropout": 0.0}, **penalties).train()
+        model = make_model(lr=1e-3, warmup_steps=1, denoiser={"dropout": 0.0}, **options).train()
         strategy = "ddp_spawn" if devices > 1 else "auto"
         trainer = make_trainer(devices=devices, strategy=strategy, use_distributed_sampler=False, limit_val_batches=0)
         trainer.fit(model, Shared())
@@ -530,11 +561,12 @@ def test_balance_weighs_the_decorrelation(make_model: ModelFactory) -> None:
     trainer.fit(model.train(), data)
     batch = {"image": images(16), "attributes": torch.from_numpy(data.attributes)}
     model._trainer = trainer
-    weights = model._weights(batch)
+    weights = penalties.weights(model, batch)
     assert weights is not None
     agree = data.attributes[:, 1] == data.attributes[:, 2]
     np.testing.assert_allclose(weights, np.where(agree, 4 / 6, 4 / 2), rtol=1e-6)
-    torch.testing.assert_close(model._weights({"attributes": batch["attributes"][[0, 6]]}), torch.tensor([4 / 6, 2.0]))
+    two = {"attributes": batch["attributes"][[0, 6]]}
+    torch.testing.assert_close(penalties.weights(model, two), torch.tensor([4 / 6, 2.0]))
     with torch.no_grad():
         s = model.prototypes(model.encoder(batch["image"]))
     model.log = Mock()  # type: ignore[method-assign]
@@ -552,13 +584,13 @@ def test_weights_are_those_of_all_ranks(make_model: ModelFactory, monkeypatch: p
     model.setup("fit")
     gathered: list[Tensor] = []
     monkeypatch.setattr(model, "all_gather", lambda x, sync_grads: gathered.append(x) or torch.stack([x, 10 * x]))
-    everyone = model._weights({"attributes": torch.from_numpy(data.attributes[5:7])})
+    everyone = penalties.weights(model, {"attributes": torch.from_numpy(data.attributes[5:7])})
     torch.testing.assert_close(gathered[0], torch.tensor([4 / 6, 2.0]))
     torch.testing.assert_close(everyone, torch.tensor([4 / 6, 40 / 6, 2.0, 20.0]))  # rows of the ranks take turns
 
 
 def test_without_balance_images_weigh_the_same(tiny_model: PatronusModule) -> None:
-    assert tiny_model._weights({}) is None
+    assert penalties.weights(tiny_model, {}) is None
 
 
 def test_balance_travels_with_the_checkpoint(make_model: ModelFactory) -> None:

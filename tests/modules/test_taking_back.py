@@ -22,6 +22,7 @@ def test_one_prototype_of_half_the_rows_takes_the_lesser_value() -> None:
         untouched = [k for k in range(5) if k != j]
         assert torch.equal(found.condition[i, untouched], own[i, untouched])
         assert found.condition[i, j] == other[i, j]
+        assert torch.equal(found.change[i], found.condition[i] - own[i])
         assert (other[i, j] < own[i, j] - LESS) == found.valid[i]
 
 

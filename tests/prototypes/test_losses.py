@@ -10,6 +10,7 @@ from patronus_pl.prototypes import (
     correlation,
     decorrelation_loss,
     distinctness_loss,
+    faithfulness_loss,
     kurtosis_loss,
     sparsity_loss,
 )
@@ -28,6 +29,19 @@ def test_one_thing_each_is_sparser_than_a_share_of_two() -> None:
     rotated = torch.stack([places[0] + places[1], places[0] - places[1]]) * math.sqrt(0.5)
     ratio = sparsity_loss(rotated).mean() / sparsity_loss(places).mean()
     assert ratio.item() == pytest.approx(math.sqrt(2), rel=0.02)
+
+
+def test_faithfulness_is_the_squared_distance_of_the_changes() -> None:
+    generator = np.random.default_rng(0)
+    requested, realised = generator.normal(size=(2, 7, 5))
+    found = faithfulness_loss(torch.from_numpy(requested), torch.from_numpy(realised))
+    np.testing.assert_allclose(found, np.linalg.norm(requested - realised, axis=1) ** 2)
+
+
+def test_an_edit_pays_for_what_is_missing_and_for_what_comes_along() -> None:
+    requested = torch.tensor([[-2.0, 0, 0]])
+    for realised, cost in (([-2.0, 0, 0], 0), ([-1.0, 0, 0], 1), ([-2.0, 0.5, -1], 1.25), ([0.0, 0, 0], 4)):
+        assert faithfulness_loss(requested, torch.tensor([realised])).item() == cost
 
 
 @pytest.fixture
