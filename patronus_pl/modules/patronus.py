@@ -101,7 +101,7 @@ class PatronusModule(DiffusionModule):
         decorrelation_floor: float = -0.2,
         balance: list[str] | None = None,
         sparsity: float = 0.15,
-        faithfulness: float = 0.004,
+        faithfulness: float = 0.008,
         edit_warmup: int = 400,
         kurtosis: float = 0.01,
         kurtosis_warmup: int = 2500,

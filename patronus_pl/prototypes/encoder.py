@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.prototypes.receptive_field import ReceptiveField
@@ -21,7 +21,9 @@ class PatchEncoder(nn.Module):
         kernel_sizes: one a layer.
         strides: one a layer.
         paddings: one a layer.
-        init: `he` (He et al. 2015, keeps the variance through ReLUs) or `normal` (weights N(0, 0.1²), the paper's).
+        init: `he` (He et al. 2015, keeps the variance through ReLUs); `centred`, the same with kernels that fade
+            towards their edges, so that what a prototype is about tends to lie in the middle of its patch; or `normal`
+            (weights N(0, 0.1²), the paper's).
         last_relu: whether a ReLU follows the last convolution too, as in the paper.
 
     Raises:
@@ -34,7 +36,7 @@ class PatchEncoder(nn.Module):
         kernel_sizes: Sequence[int] = (3, 3, 3, 3),
         strides: Sequence[int] = (2, 1, 1, 1),
         paddings: Sequence[int] = (1, 0, 0, 0),
-        init: Literal["he", "normal"] = "he",
+        init: Literal["he", "centred", "normal"] = "he",
         last_relu: bool = True,
     ) -> None:
         super().__init__()
@@ -82,9 +84,18 @@ class PatchEncoder(nn.Module):
 
 
 def _initialise(convolution: nn.Conv2d, init: str) -> None:
-    if init == "he":
-        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-    else:
+    if init == "normal":
         nn.init.normal_(convolution.weight, 0.0, 0.1)
+    else:
+        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+    if init == "centred":
+        window = torch.outer(*(_ramp(size) for size in convolution.kernel_size))
+        convolution.weight.data *= window / window.square().mean().sqrt()
     if convolution.bias is not None:
         nn.init.zeros_(convolution.bias)
+
+
+def _ramp(size: int) -> Tensor:
+    """1 in the middle, falling evenly to 0 one step outside."""
+    middle = (size - 1) / 2
+    return 1 - (torch.arange(size) - middle).abs() / (middle + 1)

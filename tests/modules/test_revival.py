@@ -60,6 +60,22 @@ def test_prototypes_that_all_matter_stay() -> None:
     assert scene([1.0, 0.5, 0.8]) is None
 
 
+def test_who_moves_little_but_moves_it_is_not_idle() -> None:
+    """Of three, the second paints a single pixel and the third a breath over the whole picture."""
+
+    def paint(condition: torch.Tensor) -> torch.Tensor:
+        image = 0.01 * condition[:, 2, None, None, None].expand(-1, 1, 12, 12).clone()
+        image[:, 0, :6] += condition[:, 0, None, None]
+        image[:, 0, 8, 8] += condition[:, 1]
+        return image
+
+    condition = torch.randn(16, 3, generator=torch.Generator().manual_seed(0))
+    x_0 = paint(condition) + 1
+    found = find_revival(paint, x_0, condition, torch.ones(16, 2, 6, 6), FIELD, seed=0)
+    assert found is not None
+    assert found.prototype == 2
+
+
 def test_nothing_to_start_from_is_no_start() -> None:
     """Neither where all is painted well, nor at patches whose features are 0 and have no direction."""
     assert scene([1.0, 0.0, 0.8]) is not None

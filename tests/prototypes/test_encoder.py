@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -55,6 +56,15 @@ def test_spread_of_the_first_weights(init: str, layer: int, std: float) -> None:
     state = PatchEncoder((3, 64, 256), (3, 3), (1, 1), (0, 0), init=init).state_dict()
     assert state[f"layers.{layer}.weight"].std().item() == pytest.approx(std, rel=0.05)
     assert not state[f"layers.{layer}.bias"].any()
+
+
+@pytest.mark.parametrize(("size", "ramp"), [(3, [0.5, 1, 0.5]), (2, [1, 1]), (4, [0.4, 0.8, 0.8, 0.4]), (1, [1])])
+def test_centred_weights_fade_towards_the_edges(size: int, ramp: list[float]) -> None:
+    torch.manual_seed(0)
+    weight = PatchEncoder((16, 2000), (size,), (1,), (0,), init="centred").state_dict()["layers.0.weight"]
+    spread = weight.std((0, 1)).numpy()
+    np.testing.assert_allclose(spread / spread.max(), np.outer(ramp, ramp) / max(ramp) ** 2, atol=0.03)
+    assert weight.square().mean().item() == pytest.approx(2 / (16 * size**2), rel=0.05)  # as He's
 
 
 def test_one_entry_a_layer() -> None:
