@@ -1,6 +1,6 @@
 """What takes a planted shortcut out again, and at what cost: training penalties, compensated edits, balanced samples.
 
-python benchmarks/mitigation.py [--steps 4200] [--prior-steps 5000] [--folder runs/mitigation] [--quick]
+python benchmarks/mitigation.py [--steps 5000] [--prior-steps 5000] [--folder runs/mitigation] [--quick]
 
 Planted faces in which black hair and smiles are correlated train the quickstart three times: as it is, without the
 decorrelation, and with `balance`, which takes the tie out of the decorrelation. A judge that knows every portrait says
@@ -173,7 +173,7 @@ def main() -> None:
     chosen = options(
         __doc__,
         "mitigation",
-        steps=4200,
+        steps=5000,
         prior_steps=5000,
         rho=0.75,
         edited=200,
