@@ -159,6 +159,7 @@ class Findings:
         reading: which prototype reads which attribute.
         probe: (a,) held-out AUROC of a linear probe on all prototypes; NaN where there is none.
         pointing: a pointing game an attribute; empty if no parts are known.
+        seeing: the same with the boxes of patches in place of their centres.
         use: is s used?
         reconstruction: with inverted and random noise.
         mean_image_error: mean squared error of the mean image: what knowing nothing of an image costs.
@@ -178,6 +179,7 @@ class Findings:
     reading: AttributeReading
     probe: Float[Tensor, " a"]
     pointing: list[PointingGame]
+    seeing: list[PointingGame]
     use: UseRatio
     reconstruction: Reconstruction
     mean_image_error: float

@@ -121,6 +121,7 @@ def _attribute(findings: Findings, subject: Subject, a: int) -> dict[str, Any]:
         "next_auroc": float(reading.runner_up_auroc[a]),
         "gap": float(reading.gap[a]),
         "pointing": vars(findings.pointing[a]) if findings.pointing else None,
+        "seeing": vars(findings.seeing[a]) if findings.seeing else None,
     }
 
 

@@ -5,6 +5,7 @@ Both ways of pooling have a place: the arg-max of the similarity map.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -124,9 +125,13 @@ def point_at_parts(
     masks: Masks,
     prototypes: Sequence[int],
     signs: Sequence[int] | None = None,
+    by: Literal["centre", "box"] = "centre",
     batch_size: int = 64,
 ) -> list[PointingGame]:
     """Does the patch that reads an attribute lie on the part that shows it? One pointing game an attribute.
+
+    A patch that tells from the lower lip whether somebody smiles may have its centre on the chin: by its centre it
+    misses the mouth, by its box it sees it.
 
     Counted are the images on which the prototype speaks: those that have the attribute, or, for one that signals its
     absence, those that lack it; and in which the part is visible.
@@ -138,6 +143,7 @@ def point_at_parts(
         masks: (n, a, h, w), the part that shows each attribute in each image.
         prototypes: a indices, the prototype to ask for each attribute: `AttributeReading.prototype`; -1 asks none.
         signs: a of them, 1 for presence and -1 for absence: `AttributeReading.prototype_sign`; None: all 1.
+        by: a hit is a patch whose centre lies on the part, or one whose box holds any of it.
         batch_size: images at a time.
 
     Raises:
@@ -148,10 +154,17 @@ def point_at_parts(
         raise InvalidOptionError(f"{counts} attributes, masks, prototypes and signs; give one each an attribute")
     location = locate(model, images, batch_size)
     possible = all_centres(model, *images.shape[-2:])
+    patches = zip(model.encoder.map_size(*images.shape[-2:]), images.shape[-2:], strict=True)
+    rows, cols = (_sees(model.encoder.receptive_field, count, pixels) for count, pixels in patches)
     games = []
     for a, (j, sign) in enumerate(zip(prototypes, signs or [1] * len(prototypes), strict=True)):
         speaks = (attributes[:, a] == (sign > 0)) & (j >= 0)
-        games.append(pointing_game(location.centre[:, j], masks[:, a] & speaks[:, None, None], possible))
+        part = masks[:, a] & speaks[:, None, None]
+        if by == "centre":
+            games.append(pointing_game(location.centre[:, j], part, possible))
+        else:
+            patch = torch.stack([location.row[:, j], location.col[:, j]], -1)
+            games.append(pointing_game(patch, rows.T @ part.float() @ cols > 0))
     return games
 
 

@@ -161,7 +161,10 @@ def test_pointing_stands_beside_its_base_rate(model: PatronusModule, subject: Su
     assert len(rates) >= 4
     assert numbers["overview"]["pointing_base_rate"] == pytest.approx(np.mean(rates))
     html = " ".join(atlas.render(model, findings, subject, numbers).split())
-    assert all(f"chance {page.number(100 * rate, 0)} %" in html for rate in rates)
+    seen = [row["seeing"]["base_rate"] for row in numbers["attributes"] if row["seeing"]["base_rate"] is not None]
+    assert len(seen) == len(rates)
+    assert all(box > centre for box, centre in zip(seen, rates, strict=True))
+    assert all(f"chance {page.number(100 * rate, 0)} %" in html for rate in rates + seen)
     assert f"a patch drawn at random would in {page.number(100 * np.mean(rates), 0)} %" in html
 
 

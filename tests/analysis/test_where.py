@@ -137,12 +137,12 @@ def test_bytes_and_floats_are_two_ways_to_write_an_image():
 class TestPointAtParts:
     """The painter's prototypes look at the middle of their quarters; the part is the upper left quarter."""
 
-    def game(self, prototype, sign, attributes=((1.0,), (1.0,), (0.0,), (torch.nan,))):
+    def game(self, prototype, sign, attributes=((1.0,), (1.0,), (0.0,), (torch.nan,)), by="centre"):
         masks = torch.zeros(4, 1, 8, 8, dtype=torch.bool)
         masks[:, :, :4, :4] = True
         masks[1] = False
         attributes = torch.tensor(attributes)
-        (found,) = point_at_parts(painter(), paint(torch.rand(4, 4)), attributes, masks, [prototype], sign)
+        (found,) = point_at_parts(painter(), paint(torch.rand(4, 4)), attributes, masks, [prototype], sign, by)
         return found
 
     def test_hits_count_where_the_attribute_and_its_part_are_there(self):
@@ -155,6 +155,20 @@ class TestPointAtParts:
     def test_a_prototype_of_absence_speaks_where_the_attribute_is_not(self):
         assert (self.game(0, [-1]).hit_rate, self.game(0, [-1]).images) == (1, 1)
         assert self.game(0, [-1], ((1.0,), (1.0,), (1.0,), (1.0,))).images == 0
+
+    def test_a_box_sees_a_part_that_its_centre_misses(self):
+        """The painter's boxes are its quarters; the part reaches from the upper left one by a pixel into two others."""
+        masks = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+        masks[..., :5, :5] = True
+        masks[..., 4, 4] = False
+        one = torch.ones(1, 1)
+        for prototype, looks, sees in ((0, 1, 1), (1, 0, 1), (2, 0, 1), (3, 0, 0)):
+            by_centre, by_box = (
+                point_at_parts(painter(), paint(torch.rand(1, 4)), one, masks, [prototype], by=by)[0]
+                for by in ("centre", "box")
+            )
+            assert (by_centre.hit_rate, by_box.hit_rate) == (looks, sees)
+            assert (by_centre.base_rate, by_box.base_rate) == (0.25, 0.75)
 
     def test_no_prototype_plays_no_game(self):
         found = self.game(-1, [1])
