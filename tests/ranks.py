@@ -25,7 +25,8 @@ CALLBACKS: list[dict[str, Any]] = [
 
 
 # Small patches recur exactly in flat parts of an image: there d² is rounding alone, and s steep in it.
-WIDE = [f"--model.init_args.encoder.init_args.{key}" for key in ("kernel_sizes=[3,3,3,1]", "paddings=[1,1,1,0]")]
+LAYERS = "channels=[3,32,64,64,128]", "kernel_sizes=[3,3,3,1]", "strides=[2,1,1,1]", "paddings=[1,1,1,0]", "init=he"
+WIDE = [f"--model.init_args.encoder.init_args.{key}" for key in LAYERS]
 
 
 class KeepHalf(pl.Callback):

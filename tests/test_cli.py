@@ -282,7 +282,7 @@ def test_interrupted_training_leaves_a_checkpoint(tmp_path: Path, monkeypatch: p
         (["--model.init_args.prototypes.init_args.count=0"], "count is 0.*greater than 0"),
         (["--model.init_args.prototypes.init_args.count=7"], "count is 7 but denoiser.condition_dim is 16"),
         (
-            ["--model.init_args.image_shape=[3,4,4]", "--model.init_args.encoder.init_args.paddings=[1,0,0,0]"],
+            ["--model.init_args.image_shape=[3,4,4]", "--model.init_args.encoder.init_args.paddings=[1,0]"],
             "smaller than the encoder's receptive field",
         ),
         (["--data.init_args.image_size=48"], "the data have"),
