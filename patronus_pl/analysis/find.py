@@ -1,7 +1,7 @@
 """`find`: everything that the report tells of a model, measured in one pass over some images."""
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,6 +60,7 @@ def find(model: PatronusModule, subject: Subject, effort: Effort) -> Findings:
         top = top_patches(model, _batches(subject, bs), effort.patches, seed=seed)
         reading = best_attribute(activations, torch.from_numpy(subject.attributes), subject.attribute_names)
         times = [t * model.schedule.timesteps // 1000 for t in TIMES]
+        pointing, seeing = _pointing(model, subject, reading, bs)
         say("use of s")
         use = use_ratio(model, subject.first(USED), times, seed, bs)
         say("reconstructions")
@@ -83,8 +84,8 @@ def find(model: PatronusModule, subject: Subject, effort: Effort) -> Findings:
         consistency=consistency(top.features, top.random_features, seed),
         reading=reading,
         probe=_probe(activations, subject, seed),
-        pointing=_pointing(model, subject, reading, "centre", bs),
-        seeing=_pointing(model, subject, reading, "box", bs),
+        pointing=pointing,
+        seeing=seeing,
         use=use,
         reconstruction=reconstruction,
         mean_image_error=mean_image_error(as_floats(batch["image"]) for batch in _batches(subject, bs)),
@@ -133,18 +134,14 @@ def _probe(activations: Activations, subject: Subject, seed: int) -> Float[Tenso
 
 
 def _pointing(
-    model: PatronusModule,
-    subject: Subject,
-    reading: AttributeReading,
-    by: Literal["centre", "box"],
-    batch_size: int,
-) -> list[PointingGame]:
+    model: PatronusModule, subject: Subject, reading: AttributeReading, batch_size: int
+) -> tuple[list[PointingGame], list[PointingGame]]:
     if subject.masks is None:
-        return []
+        return [], []
     k = len(subject.masks)
     attributes, masks = torch.from_numpy(subject.attributes[:k]), torch.from_numpy(subject.masks)
     best, signs = reading.prototype.tolist(), reading.prototype_sign.tolist()
-    return point_at_parts(model, subject.first(k), attributes, masks, best, signs, by, batch_size)
+    return point_at_parts(model, subject.first(k), attributes, masks, best, signs, batch_size)
 
 
 def _area(subject: Subject, reading: AttributeReading) -> Float[Tensor, " m"]:

@@ -158,8 +158,8 @@ class Findings:
         consistency: of those patches.
         reading: which prototype reads which attribute.
         probe: (a,) held-out AUROC of a linear probe on all prototypes; NaN where there is none.
-        pointing: a pointing game an attribute; empty if no parts are known.
-        seeing: the same with the boxes of patches in place of their centres.
+        pointing: a pointing game an attribute, by the centres of patches; empty if no parts are known.
+        seeing: the same by their boxes.
         use: is s used?
         reconstruction: with inverted and random noise.
         mean_image_error: mean squared error of the mean image: what knowing nothing of an image costs.

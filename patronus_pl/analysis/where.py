@@ -5,7 +5,6 @@ Both ways of pooling have a place: the arg-max of the similarity map.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -125,10 +124,9 @@ def point_at_parts(
     masks: Masks,
     prototypes: Sequence[int],
     signs: Sequence[int] | None = None,
-    by: Literal["centre", "box"] = "centre",
     batch_size: int = 64,
-) -> list[PointingGame]:
-    """Does the patch that reads an attribute lie on the part that shows it? One pointing game an attribute.
+) -> tuple[list[PointingGame], list[PointingGame]]:
+    """Does the patch that reads an attribute lie on the part that shows it? Two pointing games an attribute.
 
     A patch that tells from the lower lip whether somebody smiles may have its centre on the chin: by its centre it
     misses the mouth, by its box it sees it.
@@ -143,8 +141,10 @@ def point_at_parts(
         masks: (n, a, h, w), the part that shows each attribute in each image.
         prototypes: a indices, the prototype to ask for each attribute: `AttributeReading.prototype`; -1 asks none.
         signs: a of them, 1 for presence and -1 for absence: `AttributeReading.prototype_sign`; None: all 1.
-        by: a hit is a patch whose centre lies on the part, or one whose box holds any of it.
         batch_size: images at a time.
+
+    Returns:
+        The games in which a hit is a patch whose centre lies on the part, and those in which its box holds any of it.
 
     Raises:
         InvalidOptionError: numbers of attributes that differ.
@@ -156,16 +156,14 @@ def point_at_parts(
     possible = all_centres(model, *images.shape[-2:])
     patches = zip(model.encoder.map_size(*images.shape[-2:]), images.shape[-2:], strict=True)
     rows, cols = (_sees(model.encoder.receptive_field, count, pixels) for count, pixels in patches)
-    games = []
+    by_centre, by_box = [], []
     for a, (j, sign) in enumerate(zip(prototypes, signs or [1] * len(prototypes), strict=True)):
         speaks = (attributes[:, a] == (sign > 0)) & (j >= 0)
         part = masks[:, a] & speaks[:, None, None]
-        if by == "centre":
-            games.append(pointing_game(location.centre[:, j], part, possible))
-        else:
-            patch = torch.stack([location.row[:, j], location.col[:, j]], -1)
-            games.append(pointing_game(patch, rows.T @ part.float() @ cols > 0))
-    return games
+        by_centre.append(pointing_game(location.centre[:, j], part, possible))
+        patch = torch.stack([location.row[:, j], location.col[:, j]], -1)
+        by_box.append(pointing_game(patch, rows.T @ part.float() @ cols > 0))  # patches in the place of pixels
+    return by_centre, by_box
 
 
 # ---- bytes and floats ------------------------------------------------------------------------------------------------

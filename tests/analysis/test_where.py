@@ -137,12 +137,12 @@ def test_bytes_and_floats_are_two_ways_to_write_an_image():
 class TestPointAtParts:
     """The painter's prototypes look at the middle of their quarters; the part is the upper left quarter."""
 
-    def game(self, prototype, sign, attributes=((1.0,), (1.0,), (0.0,), (torch.nan,)), by="centre"):
+    def game(self, prototype, sign, attributes=((1.0,), (1.0,), (0.0,), (torch.nan,))):
         masks = torch.zeros(4, 1, 8, 8, dtype=torch.bool)
         masks[:, :, :4, :4] = True
         masks[1] = False
         attributes = torch.tensor(attributes)
-        (found,) = point_at_parts(painter(), paint(torch.rand(4, 4)), attributes, masks, [prototype], sign, by)
+        (found,), _ = point_at_parts(painter(), paint(torch.rand(4, 4)), attributes, masks, [prototype], sign)
         return found
 
     def test_hits_count_where_the_attribute_and_its_part_are_there(self):
@@ -163,10 +163,7 @@ class TestPointAtParts:
         masks[..., 4, 4] = False
         one = torch.ones(1, 1)
         for prototype, looks, sees in ((0, 1, 1), (1, 0, 1), (2, 0, 1), (3, 0, 0)):
-            by_centre, by_box = (
-                point_at_parts(painter(), paint(torch.rand(1, 4)), one, masks, [prototype], by=by)[0]
-                for by in ("centre", "box")
-            )
+            (by_centre,), (by_box,) = point_at_parts(painter(), paint(torch.rand(1, 4)), one, masks, [prototype])
             assert (by_centre.hit_rate, by_box.hit_rate) == (looks, sees)
             assert (by_centre.base_rate, by_box.base_rate) == (0.25, 0.75)
 

@@ -238,7 +238,7 @@ def logged_by_a_step(model: PatronusModule, x: Tensor, step: int) -> dict[str, f
 
 
 def before_and_after(model: PatronusModule, x: Tensor) -> tuple[TakenBack, Tensor, Tensor]:
-    """What the first step on these images takes back, and x̂_0 without and with it: of two passes, in fp64."""
+    """What the first step on these images takes back, and x̂_0 without and with it: of two passes."""
     draw = model.draw(x, model.draw_index(0))
     noise = draw.normal(x.shape[1:])
     t = draw.timesteps(1000, model.timestep_power, descending=True)
