@@ -21,32 +21,43 @@ class VectorNet(nn.Module):
         width: hidden units.
         blocks: residual blocks.
         expansion: hidden units inside a block, times `width`.
+        octaves: K, how many doublings of frequency the network is given of each entry beside its value: sin and cos of
+            2^k π x, k = 0..K-1 (the Fourier features of Kingma et al. 2021, "Variational Diffusion Models"). Where
+            noise is small, the answer changes over differences of its size, which a perceptron of x alone is slow to
+            learn to see: 2^-K should be about as small as they are.
 
     Raises:
-        InvalidOptionError: any of them is below 1.
+        InvalidOptionError: `octaves` is below 0, or any of the others below 1.
     """
 
-    def __init__(self, size: int, width: int = 256, blocks: int = 4, expansion: int = 2) -> None:
+    def __init__(self, size: int, width: int = 256, blocks: int = 4, expansion: int = 2, octaves: int = 0) -> None:
         super().__init__()
         for name, value in (("size", size), ("width", width), ("blocks", blocks), ("expansion", expansion)):
             if value < 1:
                 raise InvalidOptionError(f"network.{name} is {value}; it must be at least 1")
-        self.size, self.width, self.blocks, self.expansion = size, width, blocks, expansion
+        if octaves < 0:
+            raise InvalidOptionError(f"network.octaves is {octaves}; it must not be negative")
+        self.size, self.width, self.blocks, self.expansion, self.octaves = size, width, blocks, expansion, octaves
         # Every row of a batch has a t of its own: a wide embedding of it would cost as much as the rest of the network.
         self.embedding = embedding = max(16, width // 8 * 2)
         self.time = nn.Sequential(nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
-        self.first = nn.Linear(size, width)
+        self.first = nn.Linear(size * (1 + 2 * octaves), width)
         self.layers = nn.ModuleList(AdaptiveBlock(width, embedding, expansion) for _ in range(blocks))
         self.last = AdaptiveLinear(width, embedding, size)
 
     def forward(self, x_t: Activations, t: Timesteps) -> Activations:
         """The network's prediction, shaped like x_t."""
         time = F.silu(self.time(timestep_embedding(t, self.embedding).to(self.first.weight.dtype)))
-        h = self.first(x_t)
+        h = self.first(self._waves(x_t))
         for layer in self.layers:
             h = layer(h, time)
         output: Tensor = self.last(h, time)
         return output
+
+    def _waves(self, x: Activations) -> Float[Tensor, "b k"]:
+        frequencies = torch.pi * 2.0 ** torch.arange(self.octaves, device=x.device)
+        angles = (x[:, :, None] * frequencies).flatten(1)
+        return torch.cat([x, angles.sin(), angles.cos()], dim=1)
 
 
 class AdaptiveBlock(nn.Module):

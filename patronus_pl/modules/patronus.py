@@ -29,7 +29,7 @@ class PatronusModule(DiffusionModule):
     Training minimises, over encoder, prototypes and denoiser together,
         E ‖target - net(x_t, t, s(x_0))‖²
             + λ_c · decorrelation(s) + λ_k · kurtosis(s) + λ_e · sparsity(Δx̂_0) + λ_f · faithfulness(Δs, Δŝ)
-            + λ_d · distinctness(p),
+            + λ_l · looking(sim, Δx̂_0) + λ_d · distinctness(p),
     with target = v = √ᾱ ε - √(1-ᾱ) x_0 or ε, and x_t = √ᾱ_t x_0 + √(1-ᾱ_t) ε (Weng et al. 2026; Salimans & Ho 2022).
     Images are float in [-1, 1], activations s are (b, m) as the prototype layer reports them; the denoiser sees them
     standardised, (s - mean) / std, with the statistics stored in the checkpoint.
@@ -60,7 +60,9 @@ class PatronusModule(DiffusionModule):
             image should change in few places. Costs half a pass through the denoiser more.
         faithfulness: λ_f, weight of the penalty on an edit that is not followed: in the same images, what the encoder
             reads in the predicted one should change in that prototype alone, and in full.
-        edit_warmup: optimiser steps over which λ_e and λ_f grow from 0.
+        looking: λ_l, weight of the penalty on a prototype that looks past what it moves: of all patches that tell the
+            same, it should learn the one that has in its middle what those edits change.
+        edit_warmup: optimiser steps over which λ_e, λ_f and λ_l grow from 0.
         kurtosis: λ_k, weight of the penalty that gives each prototype a concept of its own, there or not.
         kurtosis_warmup: optimiser steps over which λ_k grows from 0: first learn what there is, then take it apart.
         revival: every how many optimiser steps of the first half of the training an idle prototype starts again, from a
@@ -102,6 +104,7 @@ class PatronusModule(DiffusionModule):
         balance: list[str] | None = None,
         sparsity: float = 0.15,
         faithfulness: float = 0.008,
+        looking: float = 0.03,
         edit_warmup: int = 400,
         kurtosis: float = 0.01,
         kurtosis_warmup: int = 2500,
@@ -120,7 +123,8 @@ class PatronusModule(DiffusionModule):
         self.encoder, self.prototypes, self.denoiser, self.schedule = encoder, prototypes, denoiser, schedule
         self.prediction, self.standardise, self.init = prediction, standardise, init
         self.decorrelation, self.decorrelation_floor, self.balance = decorrelation, decorrelation_floor, balance
-        self.sparsity, self.faithfulness, self.edit_warmup = sparsity, faithfulness, edit_warmup
+        self.sparsity, self.faithfulness, self.looking = sparsity, faithfulness, looking
+        self.edit_warmup = edit_warmup
         self.kurtosis, self.kurtosis_warmup = kurtosis, kurtosis_warmup
         self.revival, self.distinctness, self.distinctness_margin = revival, distinctness, distinctness_margin
         self.timestep_power, self.seed = timestep_power, seed
@@ -276,11 +280,12 @@ class PatronusModule(DiffusionModule):
         x_0 = batch["image"]
         draw = self.draw(x_0, self.draw_index(batch_idx))
         t, noise = self._drawn(draw, x_0, descending=True)
-        everyone = self.all_ranks(self.prototypes(self.encoder(x_0)))
+        similarity = self.prototypes.similarity_map(self.encoder(x_0))
+        everyone = self.all_ranks(self.prototypes.pool(similarity))
         conditions = self._training_conditions(everyone)
         condition = conditions[draw.rows]
         taken = TakenBack.of(condition, conditions.roll(1, 0)[draw.rows], draw)
-        b, k = len(x_0), len(taken.prototype) if self.sparsity or self.faithfulness else 0
+        b, k = len(x_0), len(taken.prototype) if self.sparsity or self.faithfulness or self.looking else 0
         # One pass for both: first the whole batch, then its first, noisier images with a prototype taken back.
         rows = torch.cat([torch.arange(b, device=t.device), torch.arange(k, device=t.device)])
         x_t = self.schedule.add_noise(x_0, noise, t)
@@ -290,7 +295,7 @@ class PatronusModule(DiffusionModule):
         found = list(penalties.of_activations(self, everyone, batch))
         if k:
             before, after = (self.clean(part, x_t[:k], t[:k]) for part in (output[:k], output[b:]))
-            found += penalties.of_edits(self, taken, before, after)
+            found += penalties.of_edits(self, taken, similarity[:k], before, after)
         for name, weight, penalty in found:
             loss = loss + weight * penalty
             self.log(f"train/{name}", penalty.detach())

@@ -13,9 +13,11 @@ from patronus_pl.prototypes import (
     distinctness_loss,
     faithfulness_loss,
     kurtosis_loss,
+    looking_loss,
+    patch_means,
     sparsity_loss,
 )
-from patronus_pl.types import Image
+from patronus_pl.types import Image, SimilarityMap
 
 
 class Penalty(NamedTuple):
@@ -44,12 +46,15 @@ def of_activations(model: Any, everyone: Float[Tensor, "all m"], batch: dict[str
         yield Penalty("distinctness", model.distinctness, value)
 
 
-def of_edits(model: Any, taken: TakenBack, before: Image, after: Image) -> Iterator[Penalty]:
+def of_edits(
+    model: Any, taken: TakenBack, similarity: SimilarityMap, before: Image, after: Image
+) -> Iterator[Penalty]:
     """Those on what becomes of a picture when one prototype is taken back, of which each that is on.
 
     Args:
         model: a `PatronusModule` in training.
         taken: what was taken back in which of the k images.
+        similarity: (k, m, rows, cols) of the patches of the k images to the prototypes.
         before: (k, c, h, w) x̂_0 under the images' own activations.
         after: the same under those of `taken`.
     """
@@ -63,6 +68,12 @@ def of_edits(model: Any, taken: TakenBack, before: Image, after: Image) -> Itera
         # Only the picture and how it is read are to blame for the difference, not what was asked for.
         value = (faithfulness_loss(taken.change.detach(), now - was) * taken.valid).mean()
         yield Penalty("faithfulness", model.faithfulness * share, value)
+    if model.looking:
+        own = similarity[torch.arange(len(similarity), device=similarity.device), taken.prototype]
+        change = (after - before).detach().square().sum(1)  # the prototype is to look at the change, not to move it
+        effect = patch_means(change, model.encoder.receptive_field.middle(), (own.shape[1], own.shape[2])).sqrt()
+        value = (looking_loss(own, effect) * taken.valid).mean()
+        yield Penalty("looking", model.looking * share, value)
 
 
 def weights(model: Any, batch: dict[str, Any]) -> Float[Tensor, " all"] | None:

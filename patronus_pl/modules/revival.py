@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from patronus_pl.prototypes import PrototypeLayer, ReceptiveField
+from patronus_pl.prototypes import PrototypeLayer, ReceptiveField, patch_means
 from patronus_pl.types import Activations, Features, Image
 
 IDLE = 0.3
@@ -106,16 +106,6 @@ def find_revival(
     generator = torch.Generator().manual_seed(seed)
     worst = int(torch.multinomial(error.flatten().square().cpu(), 1, generator=generator))
     return Revival(idlest, features.movedim(1, -1).reshape(-1, features.shape[1])[worst])
-
-
-def patch_means(
-    values: Float[Tensor, "b height width"], field: ReceptiveField, patches: tuple[int, int]
-) -> Float[Tensor, "b rows cols"]:
-    """Mean over the window of every patch; what hangs over the edge of the image counts as 0."""
-    # Entry i of the pooled map is the window that starts at pixel i - size.
-    pooled = F.avg_pool2d(F.pad(values[:, None], [field.size] * 4), field.size, stride=1)[:, 0]
-    rows, cols = (field.size + field.offset + field.jump * torch.arange(n, device=values.device) for n in patches)
-    return pooled[:, rows][:, :, cols]
 
 
 @torch.no_grad()

@@ -16,9 +16,10 @@ from patronus_pl.prototypes.losses import (
     distinctness_loss,
     faithfulness_loss,
     kurtosis_loss,
+    looking_loss,
     sparsity_loss,
 )
-from patronus_pl.prototypes.receptive_field import ReceptiveField
+from patronus_pl.prototypes.receptive_field import ReceptiveField, patch_means
 
 __all__ = [
     "Balance",
@@ -35,5 +36,7 @@ __all__ = [
     "independent_frequencies",
     "joint_frequencies",
     "kurtosis_loss",
+    "looking_loss",
+    "patch_means",
     "sparsity_loss",
 ]

@@ -89,6 +89,24 @@ def faithfulness_loss(requested: Float[Tensor, "b m"], realised: Float[Tensor, "
     return (realised - requested).square().sum(1)
 
 
+def looking_loss(
+    similarity: Float[Tensor, "b rows cols"], effect: Float[Tensor, "b rows cols"], temperature: float = 10.0
+) -> Float[Tensor, " b"]:
+    """1 - Σ_u softmax_u(τ sim(u)) e(u) / max_u e(u): how far a prototype looks past what it moves.
+
+    A pattern at the edge of a patch tells as much as one in its middle, and it is left to chance which of the patches
+    that see a mouth a prototype learns. Of those this prefers the one that has in its middle what the prototype moves.
+
+    Args:
+        similarity: of every patch to the prototype.
+        effect: e ≥ 0 of the prototype on the middle of every patch.
+        temperature: τ of the softmax.
+    """
+    look = (temperature * similarity.flatten(1)).softmax(1)
+    share = effect / effect.amax((1, 2), keepdim=True).clamp_min(1e-12)
+    return 1 - (look * share.flatten(1)).sum(1)
+
+
 def distinctness_loss(prototypes: Float[Tensor, "m d"], margin: float) -> Float[Tensor, ""]:
     """mean_i max(0, δ - min_{j≠i}(1 - |cos(p_i, p_j)|)), the paper's optional penalty on near-duplicates.
 

@@ -3,6 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
 from patronus_pl.types import Box
 
 
@@ -45,3 +50,18 @@ class ReceptiveField:
     def centre(self, index: float) -> float:
         """Middle of the window of output position `index`, in pixel coordinates (pixel k covers [k, k + 1))."""
         return self.offset + index * self.jump + self.size / 2
+
+    def middle(self) -> "ReceptiveField":
+        """The middle of every window: without a quarter of its width, rounded down, on each side."""
+        margin = self.size // 4
+        return ReceptiveField(self.size - 2 * margin, self.jump, self.offset + margin)
+
+
+def patch_means(
+    values: Float[Tensor, "b height width"], field: ReceptiveField, patches: tuple[int, int]
+) -> Float[Tensor, "b rows cols"]:
+    """Mean over the window of every patch; what hangs over the edge of the image counts as 0."""
+    # Entry i of the pooled map is the window that starts at pixel i - size.
+    pooled = F.avg_pool2d(F.pad(values[:, None], [field.size] * 4), field.size, stride=1)[:, 0]
+    rows, cols = (field.size + field.offset + field.jump * torch.arange(n, device=values.device) for n in patches)
+    return pooled[:, rows][:, :, cols]

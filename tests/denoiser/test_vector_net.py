@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from diffusers.models.normalization import AdaLayerNormZero
@@ -47,6 +48,23 @@ def test_every_output_sees_every_input_and_the_time_but_no_other_row() -> None:
             assert jacobian[row, :, other].ne(0).all() == (row == other)
             assert jacobian[row, :, other].eq(0).all() == (row != other)
     assert (network(x, t) - network(x, t + 1)).abs().min() > 1e-4
+
+
+def test_octaves_are_fourier_features() -> None:
+    """The first layer is given x, then sin and cos of π x, 2 π x and 4 π x of each entry."""
+    network = VectorNet(2, width=16, blocks=1, octaves=3)
+    given: list[torch.Tensor] = []
+    network.first.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    x = torch.tensor([[0.25, -1.3], [2.0, 0.1]])
+    network(x, torch.tensor([0, 9]))
+    angles = np.stack([np.pi * x.numpy() * k for k in (1, 2, 4)], axis=-1).reshape(2, -1)
+    expected = np.concatenate([x.numpy(), np.sin(angles), np.cos(angles)], axis=1)
+    np.testing.assert_allclose(given[0], expected, atol=1e-5)
+
+
+def test_a_negative_number_of_octaves() -> None:
+    with pytest.raises(InvalidOptionError, match="network.octaves is -1; it must not be negative"):
+        VectorNet(3, octaves=-1)
 
 
 @pytest.mark.parametrize("name", ["size", "width", "blocks", "expansion"])

@@ -256,7 +256,7 @@ def before_and_after(model: PatronusModule, x: Tensor) -> tuple[TakenBack, Tenso
 
 
 def of_edits_alone(**weights: float) -> dict[str, Any]:
-    others = {"sparsity": 0.0, "faithfulness": 0.0, "decorrelation": 0.0, "kurtosis": 0.0}
+    others = {"sparsity": 0.0, "faithfulness": 0.0, "looking": 0.0, "decorrelation": 0.0, "kurtosis": 0.0}
     return {**others, "edit_warmup": 10, "denoiser": {"dropout": 0.0}, **weights}
 
 
@@ -292,17 +292,49 @@ def test_a_step_asks_whether_the_edit_is_followed(make_model: ModelFactory) -> N
     changes = torch.full_like(taken.condition, 3.0).requires_grad_()
     asked = taken._replace(change=changes)
     before, after = (picture.float().requires_grad_() for picture in (before, after))
-    (penalty,) = penalties.of_edits(model, asked, before, after)
+    similarity = model.similarity_map(x[: len(before)])
+    (penalty,) = penalties.of_edits(model, asked, similarity, before, after)
     penalty.value.backward()
     assert changes.grad is None
     assert all(found.grad is not None and found.grad.any() for found in (before, after, model.prototypes.vectors))
+
+
+def test_a_step_asks_whether_a_prototype_looks_at_what_it_moves(make_model: ModelFactory) -> None:
+    """The logged penalty is that of all patches one by one, and it moves the reader's eye, not the picture."""
+    torch.manual_seed(3)
+    model, x = make_model(**of_edits_alone(looking=0.3)), images(6)
+    model._update_statistics(model.encode(x).detach(), momentum=1.0)
+    logged = logged_by_a_step(model, x, step=4)
+    with torch.no_grad():
+        taken, before, after = before_and_after(model, x)
+        similarity = model.similarity_map(x[: len(before)])
+    field, costs = model.encoder.receptive_field, []
+    for change, maps, j in zip((after - before).square().sum(1), similarity, taken.prototype, strict=True):
+        height, width = change.shape
+        weights, effects = [], []
+        for row, col in np.ndindex(*maps[j].shape):
+            top, left = (field.offset + k * field.jump + field.size // 4 for k in (row, col))
+            side = field.size - 2 * (field.size // 4)
+            inside = change[max(top, 0) : min(top + side, height), max(left, 0) : min(left + side, width)]
+            effects.append((inside.sum().item() / side**2) ** 0.5)
+            weights.append(math.exp(10 * maps[j, row, col].item()))
+        costs.append(1 - np.average(effects, weights=weights) / max(effects))
+    assert logged["total"] == pytest.approx(logged["train/loss"] + 0.3 * 0.5 * logged["train/looking"], rel=1e-4)
+    assert logged["train/looking"] == pytest.approx((np.array(costs) * taken.valid.numpy()).mean(), rel=0.02)
+
+    pictures = [picture.float().requires_grad_() for picture in (before, after)]
+    (penalty,) = penalties.of_edits(model, taken, similarity.requires_grad_(), *pictures)
+    penalty.value.backward()
+    assert similarity.grad is not None
+    assert similarity.grad.any()
+    assert all(picture.grad is None for picture in pictures)
 
 
 def test_without_penalties_on_edits_nothing_is_taken_back(make_model: ModelFactory) -> None:
     rows: list[int] = []
     model = make_model(**of_edits_alone())
     model.denoiser.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
-    on = {"sparsity": 0.1, "faithfulness": 0.1}
+    on = {"sparsity": 0.1, "faithfulness": 0.1, "looking": 0.1}
     names = {f"train/{name}" for name in on}
     assert not names & logged_by_a_step(model, images(6), step=4).keys()
     assert rows == [6]
@@ -516,7 +548,7 @@ class Shared(Faces):
 
 @pytest.mark.slow
 def test_two_devices_train_the_model_of_one(make_model: ModelFactory) -> None:
-    edits = {"sparsity": 0.5, "faithfulness": 0.01, "edit_warmup": 0}
+    edits = {"sparsity": 0.5, "faithfulness": 0.01, "looking": 0.1, "edit_warmup": 0}
     options = {"decorrelation": 0.5, "kurtosis": 0.5, "kurtosis_warmup": 0, **edits}
     models = []
     for devices in (1, 2):

@@ -4,22 +4,10 @@ import numpy as np
 import torch
 
 from patronus_pl.denoiser import UNet
-from patronus_pl.modules.revival import Revival, find_revival, patch_means, start_again
+from patronus_pl.modules.revival import Revival, find_revival, start_again
 from patronus_pl.prototypes import PatchEncoder, PrototypeLayer, ReceptiveField
 
 FIELD = ReceptiveField.of((3, 3), (2, 1), (1, 0))
-
-
-def test_patch_means_by_brute_force() -> None:
-    values = torch.rand(2, 12, 9, generator=torch.Generator().manual_seed(0))
-    rows, cols = PatchEncoder((1, 1, 1), (3, 3), (2, 1), (1, 0)).map_size(12, 9)
-    found = patch_means(values, FIELD, (rows, cols))
-    assert found.shape == (2, rows, cols)
-    for row in range(rows):
-        for col in range(cols):
-            top, left, bottom, right = FIELD.box(row, col, 12, 9)
-            expected = values[:, top:bottom, left:right].sum((1, 2)) / FIELD.size**2
-            torch.testing.assert_close(found[:, row, col], expected)
 
 
 def painting(strength: torch.Tensor) -> Any:

@@ -12,6 +12,7 @@ from patronus_pl.prototypes import (
     distinctness_loss,
     faithfulness_loss,
     kurtosis_loss,
+    looking_loss,
     sparsity_loss,
 )
 
@@ -42,6 +43,32 @@ def test_an_edit_pays_for_what_is_missing_and_for_what_comes_along() -> None:
     requested = torch.tensor([[-2.0, 0, 0]])
     for realised, cost in (([-2.0, 0, 0], 0), ([-1.0, 0, 0], 1), ([-2.0, 0.5, -1], 1.25), ([0.0, 0, 0], 4)):
         assert faithfulness_loss(requested, torch.tensor([realised])).item() == cost
+
+
+def test_looking_is_one_less_the_mean_effect_where_the_prototype_looks() -> None:
+    generator = np.random.default_rng(0)
+    similarity, effect = generator.normal(size=(4, 3, 5)), generator.random((4, 3, 5))
+    look = scipy.special.softmax(2.5 * similarity.reshape(4, -1), axis=1)
+    expected = 1 - np.array([np.average(e.ravel(), weights=w) / e.max() for e, w in zip(effect, look, strict=True)])
+    found = looking_loss(torch.from_numpy(similarity), torch.from_numpy(effect), 2.5)
+    np.testing.assert_allclose(found, expected)
+
+
+def test_looking_elsewhere_costs_all_and_descent_moves_the_look() -> None:
+    similarity, effect = torch.zeros(2, 4, 4), torch.zeros(2, 4, 4)
+    similarity[:, 0, 1], effect[0, 0, 1], effect[1, 2, 3] = 9.0, 0.4, 0.4
+    torch.testing.assert_close(looking_loss(similarity, effect), torch.tensor([0.0, 1.0]))
+    similarity = similarity.mul(0.1).requires_grad_()
+    looking_loss(similarity, effect).sum().backward()
+    assert similarity.grad is not None
+    assert (similarity.grad[1] < 0).nonzero().tolist() == [[2, 3]]
+
+
+def test_looking_without_any_effect_is_finite() -> None:
+    similarity = torch.randn(2, 3, 3, requires_grad=True)
+    looking_loss(similarity, torch.zeros(2, 3, 3)).sum().backward()
+    assert similarity.grad is not None
+    assert similarity.grad.isfinite().all()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from patronus_pl.prototypes import PatchEncoder, ReceptiveField
+from patronus_pl.prototypes import PatchEncoder, ReceptiveField, patch_means
 from patronus_pl.types import Box
 
 PAPER = ((3, 3, 3, 3), (2, 1, 1, 1), (1, 0, 0, 0))
@@ -59,3 +59,24 @@ def test_centre_is_the_middle_of_the_window() -> None:
     top, left, bottom, right = field.box(5, 3, 64, 64)
     assert (field.centre(5), field.centre(3)) == ((top + bottom) / 2, (left + right) / 2)
     assert field.centre(0.5) == (field.centre(0) + field.centre(1)) / 2
+
+
+def test_patch_means_by_brute_force() -> None:
+    field = ReceptiveField.of((3, 3), (2, 1), (1, 0))
+    values = torch.rand(2, 12, 9, generator=torch.Generator().manual_seed(0))
+    rows, cols = PatchEncoder((1, 1, 1), (3, 3), (2, 1), (1, 0)).map_size(12, 9)
+    found = patch_means(values, field, (rows, cols))
+    assert found.shape == (2, rows, cols)
+    for row in range(rows):
+        for col in range(cols):
+            top, left, bottom, right = field.box(row, col, 12, 9)
+            expected = values[:, top:bottom, left:right].sum((1, 2)) / field.size**2
+            torch.testing.assert_close(found[:, row, col], expected)
+
+
+@pytest.mark.parametrize(("size", "inner"), [(1, 1), (3, 3), (4, 2), (7, 5), (9, 5), (16, 8)])
+def test_the_middle_of_a_window_has_its_centre(size: int, inner: int) -> None:
+    field = ReceptiveField(size, jump=2, offset=-3)
+    middle = field.middle()
+    assert (middle.size, middle.jump) == (inner, 2)
+    assert [middle.centre(k) for k in range(4)] == [field.centre(k) for k in range(4)]
