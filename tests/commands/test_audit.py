@@ -4,14 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from patronus_pl.analysis.ties import Ties
 from patronus_pl.cli import main
 from patronus_pl.modules.checkpoint import save_module
-from tests.analysis.subjects import faces, tiny_model, with_ranges
+from tests.analysis.subjects import faces, tiny_model, unlabelled, with_ranges
+from tests.data.trees import make_chexpert
 
 DATA = [
     "--data=patronus_pl.data.PlantedFaces",
@@ -71,6 +74,37 @@ def test_the_judge_may_learn_from_other_data(checkpoint: str, tmp_path: Path) ->
     assert "'seed': 7" in numbers["protocol"]["judge_data"]
     pair = numbers["pairs"][0]
     assert pair["twin"] == pair["tie"]
+
+
+class Radiologist(nn.Module):
+    """Reads sex, age and devices from the thirds of an image that `chest_xrays` paints."""
+
+    attribute_names = ("Male", "Age_over_60", "Support Devices")
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.stack([third.mean((1, 2, 3)) for third in images.chunk(3, dim=2)], dim=1).add(1).div(2)
+
+
+def chest_xrays(root: Path) -> list[str]:
+    """CheXpert's layout with pictures that show what the table says; returns the options of the data."""
+    for row in make_chexpert(root, patients=40)["train"]:
+        path, sex, age, *_, devices = row
+        shown = np.repeat([sex == "Male", age > 60, devices == "1.0"], 32).astype(np.uint8) * 160 + 40
+        Image.fromarray(np.repeat(shown[:, None], 96, axis=1)).save(root / path.partition("/")[2])
+    options = {"root": str(root), "image_size": 15, "val_fraction": 0.1}
+    return ["--data=patronus_pl.data.CheXpert", *(f"--data.init_args.{name}={value}" for name, value in options.items())]
+
+
+def test_chest_xrays_are_audited_for_sex_age_and_devices(tmp_path: Path) -> None:
+    model, names = tiny_model(8, channels=1), list(Radiologist.attribute_names)
+    save_module(with_ranges(model, unlabelled()), tmp_path / "model.ckpt")
+    where = [f"--out={tmp_path}", "--split=train", f"--attributes={json.dumps(names)}"]
+    judge = "--judge=tests.commands.test_audit.Radiologist"
+    main(["audit", str(tmp_path / "model.ckpt"), *where, *chest_xrays(tmp_path / "chests"), *LITTLE, judge])
+    numbers = json.loads((tmp_path / "audit.json").read_text())
+    assert [(attribute["name"], attribute["auroc"]) for attribute in numbers["attributes"]] == [(n, 1.0) for n in names]
+    pairs = {(pair["moved"], pair["attribute"]) for pair in numbers["pairs"]}
+    assert pairs == {(a, b) for a in names for b in names if a != b}
 
 
 def test_the_exit_code_tells_of_ties_beyond_the_limit(
