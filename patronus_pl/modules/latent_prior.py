@@ -81,8 +81,8 @@ class LatentPrior(DiffusionModule):
 
     @property
     def default_steps(self) -> int:
-        """Of sampling, unless others are asked for: 100, or T if that is less. A step of this network costs nothing."""
-        return min(100, self.schedule.timesteps)
+        """Of sampling, unless others are asked for: 250, or T if that is less. A step of this network costs nothing."""
+        return min(250, self.schedule.timesteps)
 
     @torch.no_grad()
     def sample(self, n: int, seed: int, steps: int | None = None, sampler: Sampler = "ddim") -> Float[Tensor, "n m"]:

@@ -104,7 +104,7 @@ class PatronusModule(DiffusionModule):
         balance: list[str] | None = None,
         sparsity: float = 0.15,
         faithfulness: float = 0.008,
-        looking: float = 0.03,
+        looking: float = 0.0,
         edit_warmup: int = 400,
         kurtosis: float = 0.01,
         kurtosis_warmup: int = 2500,

@@ -46,9 +46,7 @@ def of_activations(model: Any, everyone: Float[Tensor, "all m"], batch: dict[str
         yield Penalty("distinctness", model.distinctness, value)
 
 
-def of_edits(
-    model: Any, taken: TakenBack, similarity: SimilarityMap, before: Image, after: Image
-) -> Iterator[Penalty]:
+def of_edits(model: Any, taken: TakenBack, similarity: SimilarityMap, before: Image, after: Image) -> Iterator[Penalty]:
     """Those on what becomes of a picture when one prototype is taken back, of which each that is on.
 
     Args:

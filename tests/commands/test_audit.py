@@ -92,7 +92,8 @@ def chest_xrays(root: Path) -> list[str]:
         shown = np.repeat([sex == "Male", age > 60, devices == "1.0"], 32).astype(np.uint8) * 160 + 40
         Image.fromarray(np.repeat(shown[:, None], 96, axis=1)).save(root / path.partition("/")[2])
     options = {"root": str(root), "image_size": 15, "val_fraction": 0.1}
-    return ["--data=patronus_pl.data.CheXpert", *(f"--data.init_args.{name}={value}" for name, value in options.items())]
+    given = (f"--data.init_args.{name}={value}" for name, value in options.items())
+    return ["--data=patronus_pl.data.CheXpert", *given]
 
 
 def test_chest_xrays_are_audited_for_sex_age_and_devices(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_octaves_are_fourier_features() -> None:
 
 
 def test_a_negative_number_of_octaves() -> None:
-    with pytest.raises(InvalidOptionError, match="network.octaves is -1; it must not be negative"):
+    with pytest.raises(InvalidOptionError, match=r"network.octaves is -1; it must not be negative"):
         VectorNet(3, octaves=-1)
 
 
