@@ -71,41 +71,56 @@ def evaluate(
     if prior is not None:
         prior.check_fits(model.prototypes.count)
     shown = Picked.first(test, plan.images)
-    pictures = _pictures(model, shown, plan, prior, ranks)
+    pictures = _pictures(model, shown, Picked.first(train, plan.images), plan, prior, ranks)
     with ranks.first_alone():
         return {} if pictures is None else _sections(model, train, test, shown, pictures, plan, networks, prior)
 
 
 class Pictures(NamedTuple):
-    """All that is sampled: from real s, from inverted noise, and from the prior if there is one."""
+    """All that is sampled: from s of test images, from inverted noise; with a prior from its s, and of others like them.
+
+    The test images are those that distances are to, so that their own s are closer than any prior's can be: what a
+    perfect one gets is the distance from s of training images.
+    """
 
     generated: ImageBytes
     inverted: ImageBytes
+    others: ImageBytes | None
     imagined: ImageBytes | None
 
 
 def _pictures(
-    model: PatronusModule, shown: Picked, plan: Plan, prior: LatentPrior | None, ranks: Ranks
+    model: PatronusModule, shown: Picked, learned: Picked, plan: Plan, prior: LatentPrior | None, ranks: Ranks
 ) -> Pictures | None:
     """Those that all processes made; None on others than the first."""
     images = as_floats(shown.bytes[: plan.inverted])
     drawn, inverted = (ranks.batches(n, plan.batch_size) for n in (plan.images, len(images)))
-    total = sum(map(len, drawn)) * plan.steps * (1 if prior is None else 2)
+    total = sum(map(len, drawn)) * plan.steps * (1 if prior is None else 3)
     total += sum(map(len, inverted)) * (2 * plan.steps + 1)
     with counting(model.denoiser, total, shown=ranks.rank == 0) as say:
         say("from real s")
-        s = encode(model, shown.bytes, plan.batch_size)[torch.arange(plan.images) % len(shown.images)]
-        generated = ranks.in_turn([generate(model, s[list(rows)], rows, plan) for rows in drawn])
+        generated = ranks.in_turn(_drawn(model, _of_images(model, shown, plan), drawn, plan))
         say("from inverted noise")
         reconstructed = ranks.in_turn([_inverted(model, images[list(rows)], plan) for rows in inverted])
-        imagined = None
+        others = imagined = None
         if prior is not None:
+            say("from s of training images")
+            others = ranks.in_turn(_drawn(model, _of_images(model, learned, plan), drawn, plan))
             say("from the prior")
-            s = sample(prior, plan.images, plan.seed)
-            imagined = ranks.in_turn([generate(model, s[list(rows)], rows, plan) for rows in drawn])
+            imagined = ranks.in_turn(_drawn(model, sample(prior, plan.images, plan.seed), drawn, plan))
     if ranks.rank > 0:
         return None
-    return Pictures(torch.cat(generated), torch.cat(reconstructed), None if imagined is None else torch.cat(imagined))
+    found = (generated, reconstructed, others, imagined)
+    return Pictures(*(None if batches is None else torch.cat(batches) for batches in found))
+
+
+def _of_images(model: PatronusModule, picked: Picked, plan: Plan) -> Float[Tensor, "n m"]:
+    """As many as are drawn; few images serve in turn."""
+    return encode(model, picked.bytes, plan.batch_size)[torch.arange(plan.images) % len(picked.images)]
+
+
+def _drawn(model: PatronusModule, s: Float[Tensor, "n m"], batches: Sequence[range], plan: Plan) -> list[ImageBytes]:
+    return [generate(model, s[list(rows)], rows, plan) for rows in batches]
 
 
 def _sections(
@@ -121,14 +136,14 @@ def _sections(
     learned, reference = Picked.first(train, plan.latents), Picked.first(test, plan.reference)
     held_out = Picked.first(test, plan.latents)
     s_train = encode(model, learned.bytes, plan.batch_size)
-    generated, inverted, imagined = pictures
+    generated, inverted, others, imagined = pictures
     return {
         "use": attempt(lambda: _use(model, Picked.first(test, USED), plan)),
         "prototypes": attempt(lambda: prototype_health(s_train, model.prototypes.vectors.detach(), learned)),
         "latents": attempt(lambda: latent_quality(s_train, learned, train, plan.seed)),
         "reconstruction": reconstruction(shown, generated, inverted, plan, networks.lpips),
         "preservation": attempt(lambda: preserved(learned, shown, generated, train.attribute_names, plan)),
-        "distances": distances(reference, generated, imagined, plan, networks),
+        "distances": distances(reference, generated, others, imagined, plan, networks),
         "prior": {"absent": NO_PRIOR}
         if prior is None
         else {

@@ -162,14 +162,20 @@ def preserved(learned: Picked, shown: Picked, generated: ImageBytes, names: Sequ
 
 
 def distances(
-    reference: Picked, generated: ImageBytes, imagined: ImageBytes | None, plan: Plan, networks: Networks
+    reference: Picked,
+    generated: ImageBytes,
+    others: ImageBytes | None,
+    imagined: ImageBytes | None,
+    plan: Plan,
+    networks: Networks,
 ) -> Section:
     """Fréchet and kernel distance, precision and recall, Inception score, of images from real s and from the prior.
 
     Args:
         reference: real images.
-        generated: from s of real images.
-        imagined: from s of the prior; None if there is none.
+        generated: from s of the reference's own images.
+        others: from s of other real images, which is what a perfect prior would draw from; None without a prior.
+        imagined: from s of the prior; None without one.
         plan: how they were made.
         networks: whose features.
     """
@@ -189,12 +195,18 @@ def distances(
         **({"FID": {"absent": networks.no_fid}} if networks.no_fid else {}),
         "from_real_s": real,
     }
-    if imagined is None:
+    if others is None or imagined is None:
         return {**section, "from_prior": {"absent": NO_PRIOR}}
-    prior = _compare(network, known, imagined, plan)
-    ratio = prior[name] / real[name] if real[name] else math.nan  # real s may reproduce the very images
-    difference = {"prior_minus_real_s": prior[name] - real[name], "prior_over_real_s": ratio}
-    return {**section, "from_prior": prior, **difference}
+    training, prior = (_compare(network, known, images, plan) for images in (others, imagined))
+    return {
+        **section,
+        "from_training_s": training,
+        "from_prior": prior,
+        "prior_minus_real_s": prior[name] - real[name],
+        "prior_minus_training_s": prior[name] - training[name],
+        # Never 0 but where a model ignores s: no two samples are alike.
+        "prior_over_training_s": prior[name] / training[name] if training[name] else math.nan,
+    }
 
 
 def real_features(network: nn.Module, picked: Picked, cache: str | None) -> Float[Tensor, "n d"]:

@@ -25,7 +25,7 @@ from patronus_pl.modules.patronus import Sampler
 from patronus_pl.ranks import Ranks
 from patronus_pl.runs import find_checkpoint, run_folder, writable_folder
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 QUICK_FID = "the quick preset loads no Inception; add --evaluation.features patronus_pl.metrics.InceptionFeatures"
 QUICK_LPIPS = "the quick preset loads no LPIPS; add --evaluation.lpips FILE (AlexNet's), or --evaluation.preset paper"
 

@@ -19,7 +19,7 @@ from patronus_pl.analysis.where import as_bytes
 from patronus_pl.denoiser import VectorNet
 from patronus_pl.diffusion import NoiseSchedule
 from patronus_pl.errors import CheckpointError, InvalidOptionError
-from patronus_pl.metrics import RandomFeatures, linear_probe
+from patronus_pl.metrics import RandomFeatures, frechet_distance, linear_probe
 from patronus_pl.modules import LatentPrior
 from tests.analysis.painter import images, painter
 
@@ -125,9 +125,21 @@ def test_every_section_says_how_it_was_measured(evaluation: dict[str, Any]) -> N
 
 def test_the_gap_is_a_difference_and_a_ratio(evaluation: dict[str, Any]) -> None:
     found, name = evaluation["distances"], "Frechet distance (RandomFeatures)"
-    prior, real = found["from_prior"][name], found["from_real_s"][name]
+    prior, real, training = (found[key][name] for key in ("from_prior", "from_real_s", "from_training_s"))
     assert found["prior_minus_real_s"] == pytest.approx(prior - real, rel=1e-4)
+    assert found["prior_minus_training_s"] == pytest.approx(prior - training, rel=1e-4)
+    assert found["prior_over_training_s"] == pytest.approx(prior / training, rel=1e-4)
     assert evaluation["prior"]["two_sample_auc"].keys() >= {"prior", "mixture", "gaussian", "real"}
+
+
+def test_a_perfect_prior_is_as_far_as_training_images(evaluation: dict[str, Any]) -> None:
+    """The model paints what it reads, so its pictures of training images are these images themselves."""
+    network, (test, train) = networks().features, (squares(50, 1, "test"), squares(60, 0, "train"))
+    with torch.no_grad():
+        features = [network(torch.from_numpy(of.images[:40]).float() / 127.5 - 1) for of in (test, train)]
+    expected = frechet_distance(*features)
+    found = evaluation["distances"]["from_training_s"]["Frechet distance (RandomFeatures)"]
+    assert found == pytest.approx(expected, rel=0.01)  # up to rounding of the pictures
 
 
 def test_without_a_prior_and_again(evaluation: dict[str, Any]) -> None:
@@ -137,6 +149,7 @@ def test_without_a_prior_and_again(evaluation: dict[str, Any]) -> None:
     assert "--evaluation.prior" in again["distances"]["from_prior"]["absent"]
     for section in ("use", "latents", "reconstruction", "preservation"):
         assert json.dumps(again[section]) == json.dumps(evaluation[section])
+    assert "from_training_s" not in again["distances"]
     assert again["distances"]["from_real_s"] == evaluation["distances"]["from_real_s"]
 
 
