@@ -77,7 +77,7 @@ def evaluate(
 
 
 class Pictures(NamedTuple):
-    """All that is sampled: from s of test images, from inverted noise; with a prior from its s, and of others like them.
+    """All that is sampled: from s of test images, from inverted noise, and with a prior from its s and those of others.
 
     The test images are those that distances are to, so that their own s are closer than any prior's can be: what a
     perfect one gets is the distance from s of training images.
