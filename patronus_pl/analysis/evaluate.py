@@ -102,7 +102,8 @@ def _pictures(
         generated = ranks.in_turn(_drawn(model, _of_images(model, shown, plan), drawn, plan))
         say("from inverted noise")
         reconstructed = ranks.in_turn([_inverted(model, images[list(rows)], plan) for rows in inverted])
-        others = imagined = None
+        others: list[ImageBytes] = []
+        imagined: list[ImageBytes] = []
         if prior is not None:
             say("from s of training images")
             others = ranks.in_turn(_drawn(model, _of_images(model, learned, plan), drawn, plan))
@@ -110,8 +111,8 @@ def _pictures(
             imagined = ranks.in_turn(_drawn(model, sample(prior, plan.images, plan.seed), drawn, plan))
     if ranks.rank > 0:
         return None
-    found = (generated, reconstructed, others, imagined)
-    return Pictures(*(None if batches is None else torch.cat(batches) for batches in found))
+    more = [torch.cat(batches) if batches else None for batches in (others, imagined)]
+    return Pictures(torch.cat(generated), torch.cat(reconstructed), *more)
 
 
 def _of_images(model: PatronusModule, picked: Picked, plan: Plan) -> Float[Tensor, "n m"]:
