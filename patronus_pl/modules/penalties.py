@@ -19,6 +19,9 @@ from patronus_pl.prototypes import (
 )
 from patronus_pl.types import Image, SimilarityMap
 
+HARD = 10.0
+"""Temperature by which `looking` softens a hard maximum, which sends no gradient to the patches beside it."""
+
 
 class Penalty(NamedTuple):
     """One term: weight · value."""
@@ -70,7 +73,8 @@ def of_edits(model: Any, taken: TakenBack, similarity: SimilarityMap, before: Im
         own = similarity[torch.arange(len(similarity), device=similarity.device), taken.prototype]
         change = (after - before).detach().square().sum(1)  # the prototype is to look at the change, not to move it
         effect = patch_means(change, model.encoder.receptive_field.middle(), (own.shape[1], own.shape[2])).sqrt()
-        value = (looking_loss(own, effect) * taken.valid).mean()
+        soft = model.prototypes.temperature or HARD
+        value = (looking_loss(own, effect, soft) * taken.valid).mean()
         yield Penalty("looking", model.looking * share, value)
 
 

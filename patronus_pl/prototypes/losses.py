@@ -90,7 +90,7 @@ def faithfulness_loss(requested: Float[Tensor, "b m"], realised: Float[Tensor, "
 
 
 def looking_loss(
-    similarity: Float[Tensor, "b rows cols"], effect: Float[Tensor, "b rows cols"], temperature: float = 10.0
+    similarity: Float[Tensor, "b rows cols"], effect: Float[Tensor, "b rows cols"], temperature: float
 ) -> Float[Tensor, " b"]:
     """1 - Σ_u softmax_u(τ sim(u)) e(u) / max_u e(u): how far a prototype looks past what it moves.
 
@@ -100,7 +100,7 @@ def looking_loss(
     Args:
         similarity: of every patch to the prototype.
         effect: e ≥ 0 of the prototype on the middle of every patch.
-        temperature: τ of the softmax.
+        temperature: τ of the softmax, that of the pooling.
     """
     look = (temperature * similarity.flatten(1)).softmax(1)
     share = effect / effect.amax((1, 2), keepdim=True).clamp_min(1e-12)

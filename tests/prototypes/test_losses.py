@@ -57,16 +57,16 @@ def test_looking_is_one_less_the_mean_effect_where_the_prototype_looks() -> None
 def test_looking_elsewhere_costs_all_and_descent_moves_the_look() -> None:
     similarity, effect = torch.zeros(2, 4, 4), torch.zeros(2, 4, 4)
     similarity[:, 0, 1], effect[0, 0, 1], effect[1, 2, 3] = 9.0, 0.4, 0.4
-    torch.testing.assert_close(looking_loss(similarity, effect), torch.tensor([0.0, 1.0]))
+    torch.testing.assert_close(looking_loss(similarity, effect, 10.0), torch.tensor([0.0, 1.0]))
     similarity = similarity.mul(0.1).requires_grad_()
-    looking_loss(similarity, effect).sum().backward()
+    looking_loss(similarity, effect, 10.0).sum().backward()
     assert similarity.grad is not None
     assert (similarity.grad[1] < 0).nonzero().tolist() == [[2, 3]]
 
 
 def test_looking_without_any_effect_is_finite() -> None:
     similarity = torch.randn(2, 3, 3, requires_grad=True)
-    looking_loss(similarity, torch.zeros(2, 3, 3)).sum().backward()
+    looking_loss(similarity, torch.zeros(2, 3, 3), 10.0).sum().backward()
     assert similarity.grad is not None
     assert similarity.grad.isfinite().all()
 
