@@ -25,6 +25,7 @@ PAPER_START: dict[str, Any] = {
     "balance": None,
     "sparsity": 0.0,
     "faithfulness": 0.0,
+    "looking": 0.0,
     "kurtosis": 0.0,
     "revival": 0,
 }
