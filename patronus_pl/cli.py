@@ -163,19 +163,20 @@ def _underscored(arg: str) -> str:
 
 
 def _data_section(argv: list[str]) -> list[str]:
-    """Let `--data configs/X.yaml` name the YAML of a whole run: its `data` section is what is meant."""
+    """Let `--data configs/X.yaml`, or `--judge_data`, name the YAML of a whole run: its `data` section is meant."""
     import json
 
     import yaml
 
-    argv = [part for arg in argv for part in (arg.split("=", 1) if arg.startswith("--data=") else [arg])]
+    options = ("--data", "--judge_data")
+    argv = [part for arg in argv for part in (arg.split("=", 1) if arg.partition("=")[0] in options else [arg])]
     for i, arg in enumerate(argv[:-1]):
-        if arg == "--data" and argv[i + 1].endswith((".yaml", ".yml")):
+        if arg in options and argv[i + 1].endswith((".yaml", ".yml")):
             try:
                 config = yaml.safe_load(Path(argv[i + 1]).read_text(encoding="utf-8"))
             except (OSError, yaml.YAMLError) as error:
                 raise InvalidOptionError(
-                    f"--data {argv[i + 1]}: {error}; name a YAML file with a `data` section"
+                    f"{arg} {argv[i + 1]}: {error}; name a YAML file with a `data` section"
                 ) from error
             argv[i + 1] = json.dumps(config["data"] if isinstance(config, dict) and "data" in config else config)
     return argv

@@ -1,5 +1,6 @@
 """`NoiseSchedule`: how much signal and how much noise is left at every step t = 0..T-1."""
 
+import math
 from typing import Literal
 
 import torch
@@ -23,6 +24,7 @@ class NoiseSchedule(nn.Module):
             (Nichol & Dhariwal 2021, eq. 17), for which the two ends of β are not used.
         beta_start: β_0 of the linear schedule.
         beta_end: β_{T-1} of the linear schedule.
+        spacing: of the steps of a sampler that takes fewer than T, see `respaced`.
 
     Attributes:
         beta: β_t, float32 (T,).
@@ -31,11 +33,13 @@ class NoiseSchedule(nn.Module):
             these, so that no step waits for a device.
 
     Raises:
-        InvalidOptionError: T < 1, an unknown kind, or β outside (0, 1) or decreasing.
+        InvalidOptionError: T < 1, an unknown kind or spacing, or β outside (0, 1) or decreasing.
 
     >>> schedule = NoiseSchedule(timesteps=1000)
     >>> schedule.respaced(4)
     [249, 499, 749, 999]
+    >>> NoiseSchedule(timesteps=1000, spacing="quadratic").respaced(4)
+    [0, 111, 444, 999]
     """
 
     beta: Tensor
@@ -49,6 +53,7 @@ class NoiseSchedule(nn.Module):
         kind: Literal["linear", "cosine"] = "linear",
         beta_start: float = 1e-4,
         beta_end: float = 0.02,
+        spacing: Literal["uniform", "quadratic"] = "uniform",
     ) -> None:
         super().__init__()
         if timesteps < 1:
@@ -59,7 +64,10 @@ class NoiseSchedule(nn.Module):
             beta = _cosine_beta(timesteps)
         else:
             raise InvalidOptionError(f"unknown noise schedule kind {kind!r}; choose linear or cosine")
+        if spacing not in ("uniform", "quadratic"):
+            raise InvalidOptionError(f"unknown spacing of steps {spacing!r}; choose uniform or quadratic")
         alpha_bar = torch.cumprod(1 - beta, dim=0)
+        self.spacing = spacing
         self.timesteps, self.kind, self.beta_start, self.beta_end = timesteps, kind, beta_start, beta_end
         self.exact_alpha_bar: tuple[float, ...] = tuple(alpha_bar.tolist())
         # The roots are tables of their own: 1 - ᾱ_0 = 1e-4 taken from a float32 ᾱ would be off by 3e-4 of its value.
@@ -127,11 +135,15 @@ class NoiseSchedule(nn.Module):
         return (self.signal_scale[t] / self.noise_scale[t]).square()
 
     def respaced(self, steps: int) -> list[int]:
-        """`steps` of the T timesteps, evenly spaced and increasing: t_k = ⌊(k + 1) T / steps⌋ - 1, k = 0..steps-1.
+        """`steps` of the T timesteps, increasing, of which the last is T-1; with steps = T every t.
 
-        The last is always T-1, since sampling starts from pure noise and must be told so (Lin et al. 2024, "Common
-        diffusion noise schedules and sample steps are flawed", call this spacing "trailing"). With steps = T it is
-        every t; with fewer, t = 0 is left out, as a step from ᾱ_0 to 1 costs as much as any other and changes little.
+        Uniform: t_k = ⌊(k + 1) T / steps⌋ - 1, k = 0..steps-1. Sampling starts from pure noise and must be told so (Lin
+        et al. 2024, "Common diffusion noise schedules and sample steps are flawed", call this spacing "trailing");
+        t = 0 is left out, as a step from ᾱ_0 to 1 costs as much as any other and changes little.
+
+        Quadratic: t_k = max(k, ⌊(T - 1) (k / (steps - 1))² + ½⌋), dense where noise is small (Song et al. 2021, DDIM,
+        appendix D.2). An inversion goes through these levels first, and what a model paints from s in one wide step
+        leaves no way for the rest of the image to reach x_T.
 
         Raises:
             InvalidOptionError: `steps` is not in 1..T.
@@ -140,7 +152,10 @@ class NoiseSchedule(nn.Module):
             raise InvalidOptionError(
                 f"steps is {steps}; this noise schedule has {self.timesteps} timesteps, so choose 1..{self.timesteps}"
             )
-        return [(k + 1) * self.timesteps // steps - 1 for k in range(steps)]
+        if self.spacing == "uniform" or steps == 1:
+            return [(k + 1) * self.timesteps // steps - 1 for k in range(steps)]
+        curve = (self.timesteps - 1) / (steps - 1) ** 2
+        return [max(k, math.floor(curve * k**2 + 0.5)) for k in range(steps)]
 
     def _signal(self, t: Tensor, x: Tensor) -> Tensor:
         return _broadcast(self.signal_scale[t], x)

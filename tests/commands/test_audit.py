@@ -76,6 +76,14 @@ def test_the_judge_may_learn_from_other_data(checkpoint: str, tmp_path: Path) ->
     assert pair["twin"] == pair["tie"]
 
 
+def test_the_judges_data_may_be_those_of_a_run(checkpoint: str, tmp_path: Path) -> None:
+    section = {"class_path": "patronus_pl.data.PlantedFaces", "init_args": {"image_size": 16, "seed": 7}}
+    run = tmp_path / "run.yaml"
+    run.write_text(json.dumps({"trainer": {}, "data": section}), encoding="utf-8")
+    numbers = audit(checkpoint, tmp_path, "--judge=exact", f"--judge-data={run}")
+    assert "'seed': 7" in numbers["protocol"]["judge_data"]
+
+
 class Radiologist(nn.Module):
     """Reads sex, age and devices from the thirds of an image that `chest_xrays` paints."""
 

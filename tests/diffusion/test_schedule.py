@@ -108,8 +108,19 @@ def test_respaced_is_even_and_ends_at_the_noisiest(steps):
     assert gaps.max() - gaps.min() <= 1
 
 
-def test_all_steps_are_every_timestep():
-    assert NoiseSchedule(100).respaced(100) == list(range(100))
+@pytest.mark.parametrize("spacing", ["uniform", "quadratic"])
+def test_all_steps_are_every_timestep(spacing):
+    assert NoiseSchedule(100, spacing=spacing).respaced(100) == list(range(100))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 20, 50, 400, 999, 1000])
+def test_quadratic_steps_are_ddims_quadratic_ones_up_to_the_noisiest(steps):
+    """DDIM's are c k² for some c; here the last is T-1, and none comes twice."""
+    timesteps = NoiseSchedule(spacing="quadratic").respaced(steps)
+    expected = np.maximum(np.linspace(0, 999**0.5, steps) ** 2 if steps > 1 else [999], np.arange(steps))
+    assert np.abs(np.array(timesteps) - expected).max() <= 0.5 + 1e-9
+    assert (len(timesteps), timesteps[-1]) == (steps, 999)
+    assert np.diff([-1, *timesteps]).min() >= 1
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
@@ -143,8 +154,10 @@ def test_impossible_schedules_are_refused(arguments, message):
         NoiseSchedule(**arguments)
 
 
-def test_unknown_kind_is_refused(monkeypatch):
+def test_unknown_kinds_and_spacings_are_refused(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # or the type check of the tests speaks first
+    with pytest.raises(InvalidOptionError, match="spacing of steps 'karras'; choose uniform or quadratic"):
+        NoiseSchedule(spacing="karras")
     with pytest.raises(InvalidOptionError, match="kind 'sigmoid'; choose linear or cosine"):
         NoiseSchedule(kind="sigmoid")
 
