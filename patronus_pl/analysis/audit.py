@@ -22,6 +22,7 @@ from patronus_pl.analysis.intervene import (
     intervene,
     placebo_moves,
     prototype_moves,
+    random_prototype_moves,
 )
 from patronus_pl.analysis.judges import Judge, JudgeQuality, assess
 from patronus_pl.analysis.ties import Effects, Ties, effects, find_ties, null_ties, tie_matrix
@@ -46,7 +47,9 @@ class Plan:
             `prototypes`, every prototype.
         noise: where edits start: `random`, or `inverted` from the real images.
         steps: of DPM-Solver++.
-        controls: random moves, for the null distribution.
+        control: what the null distribution is made of: `placebo`, moves fitted to random labels; `prototype`, moves of
+            prototypes drawn at random.
+        controls: how many of them.
         control_images: images in which they are made.
         margin: ties smaller than this are not worth a word.
         level: share of false findings that is accepted.
@@ -61,6 +64,7 @@ class Plan:
     move: Literal["direction", "best", "prototypes"] = "direction"
     noise: Literal["random", "inverted"] = "random"
     steps: int = 10
+    control: Literal["placebo", "prototype"] = "placebo"
     controls: int = 16
     control_images: int = 50
     margin: float = 0.1
@@ -274,7 +278,8 @@ class _Bench:
 
     def controls(self) -> Effects:
         """Effects of random moves of the same size."""
-        moves = placebo_moves(self.moves, self.reference, self.plan.controls, self.plan.seed)
+        random = {"placebo": placebo_moves, "prototype": random_prototype_moves}[self.plan.control]
+        moves = random(self.moves, self.reference, self.plan.controls, self.plan.seed)
         self.overlap = moves.direction @ self.directions.direction.T
         return self.effects(self.intervene(moves, self.plan.control_images, "controls"))
 

@@ -107,8 +107,22 @@ def placebo_moves(like: Moves, s: Activations, count: int, seed: int = 0) -> Mov
     labels = np.random.default_rng(seed).integers(0, 2, (len(s), count)).astype(float)
     z = (s - like.mean) / like.std
     normals = torch.from_numpy(logistic_weights(z.double().numpy(), labels)[:-1].T).float()
-    names = [f"placebo {k}" for k in range(count)]
-    moves = _moves(names, torch.full((count,), -1), normals, z, like.mean, like.std)
+    return _as_far(like, [f"placebo {k}" for k in range(count)], normals, z)
+
+
+def random_prototype_moves(like: Moves, s: Activations, count: int, seed: int = 0) -> Moves:
+    """Moves of prototypes drawn at random, with replacement, each as far as the median of the real moves.
+
+    Arguments are those of `placebo_moves`; the seed is that of the draw.
+    """
+    drawn = np.random.default_rng(seed).integers(0, s.shape[1], count)
+    names = [f"random prototype {j}" for j in drawn]
+    return _as_far(like, names, torch.eye(s.shape[1])[torch.from_numpy(drawn)], (s - like.mean) / like.std)
+
+
+def _as_far(like: Moves, names: Sequence[str], direction: Float[Tensor, "k m"], z: Activations) -> Moves:
+    """Moves for no attribute, of the median size of the real ones, about the middle of their own range."""
+    moves = _moves(names, torch.full((len(names),), -1), direction, z, like.mean, like.std)
     centre, half = (moves.low + moves.high) / 2, like.size.quantile(0.5) / 2
     return Moves(moves.names, moves.own, moves.direction, centre - half, centre + half, moves.mean, moves.std)
 

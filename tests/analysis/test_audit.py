@@ -58,6 +58,15 @@ def test_inverted_noise_gives_the_same_answer() -> None:
     assert verdicts(found) == {("hat", "smile"): "introduced"}
 
 
+def test_random_prototypes_may_be_the_control() -> None:
+    """What they are asked for is no tie: a model that moves each alone has a null of nothing."""
+    plan = replace(PLAN, control="prototype")
+    assert verdicts(audited(painter(leaking(of=0, into=1, share=0.6)), plan=plan)) == {("hat", "smile"): "introduced"}
+    found = audited(painter(), plan=plan)
+    assert verdicts(found) == {}
+    assert found.null.abs().max().item() < 0.1
+
+
 def test_the_twin_takes_away_what_is_not_the_bias() -> None:
     leaky = painter(leaking(of=0, into=1, share=0.6))
     found = audited(leaky, twin=painter(leaking(of=0, into=1, share=0.6)))

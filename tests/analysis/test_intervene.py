@@ -12,6 +12,7 @@ from patronus_pl.analysis.intervene import (
     intervene,
     placebo_moves,
     prototype_moves,
+    random_prototype_moves,
 )
 from tests.analysis.labelled import NAMES, judge, leaking, subject
 from tests.analysis.painter import painter
@@ -69,6 +70,19 @@ def test_placebos_go_as_far_as_the_real_moves_and_nowhere_in_particular() -> Non
     # A random unit vector of four entries has a mean square of ¼ along any other.
     assert (placebos.direction @ moves.direction.T).square().mean().item() == pytest.approx(0.25, abs=0.05)
     assert not torch.equal(placebo_moves(moves, s, 64, seed=1).direction, placebos.direction)
+
+
+def test_random_prototypes_go_as_far_and_are_single_ones() -> None:
+    s, y = activations()
+    moves = attribute_moves(s, y, NAMES)
+    drawn = random_prototype_moves(moves, s, 64)
+    torch.testing.assert_close(drawn.size, moves.size.quantile(0.5).expand(64))
+    which = drawn.direction.argmax(1)
+    assert torch.equal(drawn.direction, torch.eye(4)[which])
+    assert drawn.names[0] == f"random prototype {which[0]}"
+    assert set(which.tolist()) == {0, 1, 2, 3}
+    assert (drawn.own == -1).all()
+    assert not torch.equal(random_prototype_moves(moves, s, 64, seed=1).direction, drawn.direction)
 
 
 def straight(s: Tensor) -> Moves:
