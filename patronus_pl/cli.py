@@ -172,11 +172,13 @@ def _data_section(argv: list[str]) -> list[str]:
     argv = [part for arg in argv for part in (arg.split("=", 1) if arg.partition("=")[0] in options else [arg])]
     for i, arg in enumerate(argv[:-1]):
         if arg in options and argv[i + 1].endswith((".yaml", ".yml")):
+            remedy = "name a YAML file with a `data` section"
             try:
                 config = yaml.safe_load(Path(argv[i + 1]).read_text(encoding="utf-8"))
             except (OSError, yaml.YAMLError) as error:
-                raise InvalidOptionError(
-                    f"{arg} {argv[i + 1]}: {error}; name a YAML file with a `data` section"
-                ) from error
-            argv[i + 1] = json.dumps(config["data"] if isinstance(config, dict) and "data" in config else config)
+                raise InvalidOptionError(f"{arg} {argv[i + 1]}: {error}; {remedy}") from error
+            section = config.get("data", config) if isinstance(config, dict) else None
+            if not isinstance(section, dict) or "class_path" not in section:
+                raise InvalidOptionError(f"{arg} {argv[i + 1]} says of no data what class they are; {remedy}")
+            argv[i + 1] = json.dumps(section)
     return argv

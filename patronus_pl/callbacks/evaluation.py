@@ -57,6 +57,7 @@ class Evaluation(pl.Callback):
 
     Raises, when testing starts:
         InvalidOptionError: a number that is not positive.
+        CheckpointError: the prior is none.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Evaluation(pl.Callback):
         self.prior, self.features, self.lpips = prior, features, lpips
         self.cost, self.cache, self.out = cost, cache, out
         self._checkpoint: dict[str, Any] = {}
+        self._prior: LatentPrior | None = None
 
     @property
     def plan(self) -> Plan:
@@ -109,6 +111,9 @@ class Evaluation(pl.Callback):
             number = getattr(self, name)
             if number is not None and number < 1:
                 raise InvalidOptionError(f"evaluation.{name} is {number}; it must be at least 1")
+        if self.prior is not None:
+            # Read before the losses are measured: a wrong name should not cost the minutes that these take.
+            self._prior = LatentPrior.load_from_checkpoint(find_checkpoint(self.prior))
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -164,12 +169,11 @@ class Evaluation(pl.Callback):
     # ----------------------------------------------------------------------------------------------------- what
 
     def _of_model(self, model: PatronusModule, data: ImageDataModule, folder: Path, ranks: Ranks) -> dict[str, Any]:
-        plan, prior = self.plan, None
+        plan = self.plan
+        prior = None if self._prior is None else self._prior.to(model.device)
         with ranks.first_alone():
             networks = self._networks(model, str(folder / "features"))
             train, test = Subject.of(data, "train", plan.latents), Subject.of(data, "test")
-        if self.prior is not None:
-            prior = LatentPrior.load_from_checkpoint(find_checkpoint(self.prior), model.device)
         return evaluate(model, train, test, plan, networks, prior, ranks)
 
     def _of_prior(self, prior: LatentPrior, data: Activations, ranks: Ranks) -> dict[str, Any]:

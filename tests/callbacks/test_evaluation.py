@@ -17,7 +17,7 @@ from patronus_pl.denoiser import VectorNet
 from patronus_pl.diffusion import NoiseSchedule
 from patronus_pl.errors import InvalidOptionError, OutputError
 from patronus_pl.metrics import InceptionFeatures, RandomFeatures, WeightsNotFoundError
-from patronus_pl.modules import LatentPrior
+from patronus_pl.modules import LatentPrior, PatronusModule
 from patronus_pl.modules.checkpoint import save_module
 from tests.callbacks.runs import faces, fresh, trainer
 from tests.runs import config_args
@@ -141,6 +141,19 @@ def test_cost_goes_to_a_file_of_its_own(tmp_path: Path) -> None:
     assert card["model"]["parameters"] > card["unconditional"]["parameters"]
     assert "cost" not in evaluation(tmp_path)
     assert evaluation(tmp_path)["model"]["checkpoint"] is None
+
+
+def test_a_prior_that_is_not_there_is_told_before_anything_is_measured(
+    run: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measured(*_: object) -> None:
+        raise AssertionError("the losses were measured")
+
+    monkeypatch.setattr(PatronusModule, "test_step", measured)
+    with pytest.raises(SystemExit) as stop:
+        main(["test", *run[1], *OPTIONS, "--evaluation.prior=/nowhere"])
+    assert stop.value.code == 2
+    assert "no checkpoint '/nowhere'" in capsys.readouterr().err
 
 
 def test_a_prior_is_measured_on_its_own_file(tmp_path: Path) -> None:

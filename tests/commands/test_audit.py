@@ -16,6 +16,7 @@ from patronus_pl.modules.checkpoint import save_module
 from tests.analysis.subjects import faces, tiny_model, unlabelled, with_ranges
 from tests.data.trees import make_chexpert
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 DATA = [
     "--data=patronus_pl.data.PlantedFaces",
     *(f"--data.init_args.{name}" for name in ("image_size=16", "train_size=200", "val_size=4", "test_size=100")),
@@ -135,6 +136,9 @@ def test_the_exit_code_tells_of_ties_beyond_the_limit(
         (["--judge=exact", "--judge_data=patronus_pl.data.CIFAR10"], "knows planted faces alone, not CIFAR10"),
         (["--out=/proc/nowhere"], "cannot write to '/proc/nowhere'"),
         (["--twin=/nowhere.ckpt"], "no checkpoint '/nowhere.ckpt'"),
+        (["--judge-data=/nowhere.yaml"], "--judge_data /nowhere.yaml: [Errno 2] No such file"),
+        ([f"--judge-data={CONFIGS / 'nodes.yaml'}"], "nodes.yaml says of no data what class they are; name a YAML"),
+        ([f"--data={CONFIGS / 'nodes.yaml'}"], "nodes.yaml says of no data what class they are; name a YAML"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(
