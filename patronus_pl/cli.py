@@ -90,11 +90,14 @@ def _run(argv: list[str]) -> None:
 
 
 def _run_engine(argv: list[str]) -> None:
+    import atexit
+
     from lightning.pytorch import LightningDataModule, LightningModule, Trainer
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
     from patronus_pl.callbacks import EMA
     from patronus_pl.hardware import best_precision
+    from patronus_pl.ranks import part
 
     class PatronusCLI(LightningCLI):
         """Defaults that depend on the machine, and the one order of callbacks that works."""
@@ -117,6 +120,7 @@ def _run_engine(argv: list[str]) -> None:
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
     # The size that it prints is the weights', which are float32 all the same.
     warnings.filterwarnings("ignore", message="Precision bf16-mixed is not supported by the model summary")
+    atexit.register(part)
     PatronusCLI(
         LightningModule,
         LightningDataModule,

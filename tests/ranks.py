@@ -3,12 +3,15 @@
 python -m tests.ranks FOLDER, under the variables that torchrun sets.
 """
 
+import atexit
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from torch import distributed
 
 from patronus_pl.cli import main
 from tests.runs import config_args
@@ -108,6 +111,8 @@ def see(folder: Path, name: str, ranks: int) -> None:
 
 if __name__ == "__main__":
     here = Path(sys.argv[1])
+    left = here / f"connected_at_exit_{os.environ['RANK']}"
+    atexit.register(lambda: left.write_text(f"{distributed.is_initialized()}"))  # registered first, it runs last
     fit(here, "double", 2)
     fit(here, "double_from_single", 2, f"--ckpt_path={run_of(here, 'single') / 'half.ckpt'}")
     see(here, "double", 2)

@@ -102,6 +102,11 @@ def test_ranks_are_trained_without_a_warning_of_theirs(folder: Path) -> None:
         assert words not in said
 
 
+def test_ranks_part_before_python_comes_down(folder: Path) -> None:
+    """Gloo's threads would abort a process that has done its work, now and then."""
+    assert [(folder / f"connected_at_exit_{rank}").read_text() for rank in range(2)] == ["False", "False"]
+
+
 def test_two_ranks_measure_the_samples_of_one(folder: Path) -> None:
     one, two = (json.loads((run_of(folder, name) / "samples.json").read_text()) for name in ("single", "double"))
     assert len(one) == 1
