@@ -1,6 +1,7 @@
 """What the report shows: every picture and chart of its page, and the same as files."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from patronus_pl.analysis import figures
 from patronus_pl.analysis.figures import Pixels
 from patronus_pl.analysis.findings import Findings, Subject
 from patronus_pl.analysis.page import Picture, embed, line_path, shrink, steps_path, template
-from patronus_pl.analysis.where import locate, pixel_map
+from patronus_pl.analysis.where import as_floats, locate, pixel_map
 from patronus_pl.modules import PatronusModule
 from patronus_pl.types import Box, Image
 
@@ -31,36 +32,32 @@ CELL = 9, 11
 # ---- pictures --------------------------------------------------------------------------------------------------------
 
 
-@torch.inference_mode()
-def _pictures(model: PatronusModule, findings: Findings, subject: Subject) -> dict[str, Picture]:
-    """Every picture of the page by name."""
-    moved = _edits(findings)
-    real = subject.first(moved.shape[1])
-    pictures = {"real": Picture.of(real[None, :HEADS], 96), **_reconstructions(findings, real)}
+def _pictures(model: PatronusModule, findings: Findings, subject: Subject) -> Iterator[tuple[str, Picture]]:
+    """Every picture of the page, with its name."""
+    real = subject.first(findings.faithfulness.pictures.shape[1])
+    yield "real", Picture.of(real[None, :HEADS], 96)
+    yield from _reconstructions(findings, real)
     for j in _headline(findings):
-        pictures[f"switch-{j}"] = Picture.of(moved[j, :HEADS, [0, -1]].transpose(0, 1), 96)
-    similar = model.similarity_map(real.to(model.device)).cpu()
-    places = pixel_map(similar, model.encoder.receptive_field, *real.shape[-2:])
+        yield f"switch-{j}", Picture.of(_edits(findings, j)[:HEADS, [0, -1]].transpose(0, 1), 96)
+    with torch.inference_mode():
+        similar = model.similarity_map(real.to(model.device)).cpu()
     boxes = locate(model, real).box
-    turned = locate(model, findings.what.after.flatten(0, 1))
     for j in range(model.prototypes.count):
         strong, weak = _extremes(findings.activations[: len(real), j])
         marked: list[Box | None] = [*as_boxes(boxes[strong, j]), *(None for _ in weak)]
         found = [[box, None] for box in marked]
-        pictures[f"edit-{j}"] = Picture.of(moved[j, strong + weak], 64)
-        pictures[f"where-{j}"] = Picture.of(_looks(real, places[:, j])[strong + weak], 64, found)
-        best = range(j * findings.what.image.shape[1], (j + 1) * findings.what.image.shape[1])
-        pictures[f"what-{j}"], pictures[f"grown-{j}"] = _turned_up(
-            model, findings, j, turned.row[best, j], turned.col[best, j]
-        )
-        pictures[f"top-{j}"], pictures[f"crops-{j}"] = _top(model, findings, subject, j)
+        places = pixel_map(similar[:, j : j + 1], model.encoder.receptive_field, *real.shape[-2:])[:, 0]
+        yield f"edit-{j}", Picture.of(_edits(findings, j)[strong + weak], 64)
+        yield f"where-{j}", Picture.of(_looks(real, places)[strong + weak], 64, found)
+        yield from zip((f"what-{j}", f"grown-{j}"), _turned_up(model, findings, j), strict=True)
+        yield from zip((f"top-{j}", f"crops-{j}"), _top(model, findings, subject, j), strict=True)
     leakage = figures.shades(findings.faithfulness.leakage, 1.0)
-    pictures["leakage"] = Picture(leakage, max(4, 320 // len(leakage)), exact=True)
-    return {**pictures, **_maps(findings)}
+    yield "leakage", Picture(leakage, max(4, 320 // len(leakage)), exact=True)
+    yield from _maps(findings)
 
 
-def _edits(findings: Findings) -> Float[Tensor, "m n v c h w"]:
-    return findings.faithfulness.pictures.float() / 127.5 - 1
+def _edits(findings: Findings, j: int) -> Float[Tensor, "n v c h w"]:
+    return as_floats(findings.faithfulness.pictures[j])
 
 
 def _extremes(activations: Float[Tensor, " n"]) -> tuple[list[int], list[int]]:
@@ -78,23 +75,22 @@ def _looks(images: Image, places: Float[Tensor, "b h w"]) -> Float[Tensor, "b 2 
     return torch.stack([images.expand(-1, 3, -1, -1), glow], dim=1)
 
 
-def _reconstructions(findings: Findings, real: Image) -> dict[str, Picture]:
+def _reconstructions(findings: Findings, real: Image) -> Iterator[tuple[str, Picture]]:
     made, n = findings.reconstruction, len(real)
     rows = {"original": real, "inverted": made.inverted[:n]}
     rows |= {f"random-{k}": made.random[k, :n] for k in range(len(made.random))}
-    return {f"rec-{name}": Picture.of(images[None], 96) for name, images in rows.items()}
+    return ((f"rec-{name}", Picture.of(images[None], 96)) for name, images in rows.items())
 
 
-def _turned_up(
-    model: PatronusModule, findings: Findings, j: int, row: Int[Tensor, " k"], col: Int[Tensor, " k"]
-) -> tuple[Picture, Picture]:
+def _turned_up(model: PatronusModule, findings: Findings, j: int) -> tuple[Picture, Picture]:
     """The images in which a prototype shows best, as they are and turned up; and the patches that then resemble it."""
     shown, field = findings.what, model.encoder.receptive_field
     found = as_boxes(shown.box[j])
-    pairs = Picture.of(torch.stack([shown.before[j], shown.after[j]]), 96, [found, found])
-    small = shrink(shown.after[j][None])[0]
-    share = small.shape[-2] / shown.after.shape[-2]
-    tops, lefts = ([round(share * (field.offset + k * field.jump)) for k in at.tolist()] for at in (row, col))
+    before, after = shown.before[j], shown.after[j]
+    pairs = Picture.of(torch.stack([before, after]), 96, [found, found])
+    small = shrink(after[None])[0]
+    share = small.shape[-2] / after.shape[-2]
+    tops, lefts = ([round(share * (field.offset + k * field.jump)) for k in at] for at in shown.patch[j].T.tolist())
     windows = figures.magnified(small, tops, lefts, max(1, round(share * field.size)))
     return pairs, Picture(windows, max(1, 96 // small.shape[-2]))
 
@@ -114,8 +110,8 @@ def _top(model: PatronusModule, findings: Findings, subject: Subject, j: int) ->
 
 def _top_images(findings: Findings, subject: Subject, j: int) -> tuple[Image, list[Box]]:
     rows = findings.top.index[j].tolist()
-    images = torch.from_numpy(np.stack([subject.images[row] for row in rows])).float() / 127.5 - 1
-    return images, as_boxes(findings.top.box[j])
+    images = torch.from_numpy(np.stack([subject.images[row] for row in rows]))
+    return as_floats(images), as_boxes(findings.top.box[j])
 
 
 def as_boxes(boxes: Int[Tensor, "n 4"]) -> list[Box]:
@@ -127,11 +123,11 @@ def _headline(findings: Findings) -> list[int]:
     return findings.by_legibility()[:HEADLINE]
 
 
-def _maps(findings: Findings) -> dict[str, Picture]:
+def _maps(findings: Findings) -> Iterator[tuple[str, Picture]]:
     """Prototypes × timesteps: how much of an edit shows, and how much is decided; in the colours of the charts."""
     rows = earliest_first(findings)
     maps = {"shows": -findings.emergence.map.clamp_min(0), "decides": findings.commitment.decided.clamp_min(0)}
-    return {f"map-{name}": Picture(_cells(values[rows]), 2, exact=True) for name, values in maps.items()}
+    return ((f"map-{name}", Picture(_cells(values[rows]), 2, exact=True)) for name, values in maps.items())
 
 
 def _cells(values: Float[Tensor, "rows columns"]) -> Pixels:
@@ -206,7 +202,7 @@ def render(model: PatronusModule, findings: Findings, subject: Subject, numbers:
     timed, candidates = (min(numbers["protocol"][name], len(subject.images)) for name in ("timed", "candidates"))
     return template("report.html").render(
         numbers=numbers,
-        pictures=embed(_pictures(model, findings, subject)),
+        pictures=embed(partial(_pictures, model, findings, subject)),
         headline=_headline(findings),
         heads=min(HEADS, len(subject.images)),
         earliest=earliest_first(findings),
@@ -227,14 +223,13 @@ def render(model: PatronusModule, findings: Findings, subject: Subject, numbers:
     )
 
 
-@torch.inference_mode()
 def draw_files(model: PatronusModule, findings: Findings, subject: Subject) -> Iterator[tuple[str, bytes]]:
     """The same pictures as PNG files with labels, for slides and papers: (name, bytes)."""
-    moved = _edits(findings)
-    real, made = subject.first(moved.shape[1]), findings.reconstruction
+    shape, made = findings.faithfulness.pictures.shape, findings.reconstruction
+    real = subject.first(shape[1])
     rows, labels = [real], ["real"]
     for j in findings.by_legibility()[:5]:
-        rows += [moved[j, :, 0], moved[j, :, -1]]
+        rows += _edits(findings, j)[:, [0, -1]].unbind(1)
         labels += [f"prototype {j} off", "on"]
     yield "headline.png", figures.image_grid(torch.stack(rows), labels)
     n = len(real)
@@ -250,11 +245,11 @@ def draw_files(model: PatronusModule, findings: Findings, subject: Subject) -> I
     ):
         span = float(t[0]), float(t[-1]), float(len(values)), 0.0
         yield f"{name}.png", figures.matrix(values, name.capitalize(), "prototype", "timestep", span, 1.0)
-    levels = [f"{share:.0%}" for share in torch.linspace(0, 1, moved.shape[2]).tolist()]
+    levels = [f"{share:.0%}" for share in torch.linspace(0, 1, shape[2]).tolist()]
     for j in range(model.prototypes.count):
         images, boxes = _top_images(findings, subject, j)
         shown = findings.what
         pair, found = torch.stack([shown.before[j], shown.after[j]]), as_boxes(shown.box[j])
         yield f"prototype_{j:03d}_what.png", figures.image_grid(pair, ["as it is", "turned up"], boxes=[found, found])
         yield f"prototype_{j:03d}_patches.png", figures.image_grid(images[None], boxes=[boxes])
-        yield f"prototype_{j:03d}_edits.png", figures.image_grid(moved[j], column_labels=levels)
+        yield f"prototype_{j:03d}_edits.png", figures.image_grid(_edits(findings, j), column_labels=levels)

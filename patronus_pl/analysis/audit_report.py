@@ -151,7 +151,7 @@ def render_audit(audit: Audit, numbers: dict[str, Any]) -> str:
         table={(pair["move"], pair["attribute"]): pair for pair in numbers["pairs"]},
         worst=worst,
         scores=[scores[k, :, :, b].T.tolist() for k, b in enumerate(columns)],
-        pictures=embed({f"pair-{k}": _before_and_after(audit, p) for k, p in enumerate(rows)}),
+        pictures=embed(lambda: ((f"pair-{k}", _before_and_after(audit, p)) for k, p in enumerate(rows))),
         null=_histogram(audit),
         tied=TIED,
         unexplained=UNEXPLAINED,
@@ -160,7 +160,7 @@ def render_audit(audit: Audit, numbers: dict[str, Any]) -> str:
 
 def _before_and_after(audit: Audit, p: int) -> Picture:
     both = audit.seen.pictures[p].transpose(0, 1)
-    return Picture.of(as_floats(both.flatten(0, 1)).reshape(both.shape), 64)
+    return Picture.of(as_floats(both), 64)
 
 
 def _histogram(audit: Audit) -> dict[str, Any]:

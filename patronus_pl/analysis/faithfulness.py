@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 from scipy.stats import rankdata
 from torch import Tensor
 
 from patronus_pl.analysis.edit import PSNR_FLOOR, chosen, encode, jobs, put_together, take_apart
 from patronus_pl.analysis.evaluating import evaluating
+from patronus_pl.analysis.spool import Spool
 from patronus_pl.analysis.where import as_bytes, locate
 from patronus_pl.diffusion import NoiseSource
 from patronus_pl.errors import InvalidOptionError
@@ -39,7 +40,8 @@ class Faithfulness:
         box_share: (p,) share of the image that this box covers: what `inside_box` would be by chance.
         round_trip_psnr: (n,) of each image decoded under its own activations, in dB.
         flagged: (n,) whether that is below `edit.PSNR_FLOOR`.
-        pictures: (p, kept, v, c, h, w) bytes: the edited images that were to be kept.
+        pictures: (p, kept, v, c, h, w) bytes: the edited images that were to be kept, in a file: `pictures[p]` reads
+            those of the p-th prototype.
     """
 
     prototypes: Int[Tensor, " p"]
@@ -52,7 +54,7 @@ class Faithfulness:
     box_share: Float[Tensor, " p"]
     round_trip_psnr: Float[Tensor, " n"]
     flagged: Bool[Tensor, " n"]
-    pictures: UInt8[Tensor, "p kept v c h w"]
+    pictures: Spool
 
     @property
     def unused(self) -> Bool[Tensor, " p"]:
@@ -120,15 +122,16 @@ def faithfulness(
     values = low[:, None] + torch.linspace(0, 1, levels) * (high - low)[:, None]
     parts = take_apart(model, images, steps, batch_size)
     realised = torch.zeros(len(index), len(images), levels, model.prototypes.count)
-    pictures = torch.zeros(len(index), min(keep, len(images)), levels, *images.shape[1:], dtype=torch.uint8)
+    pictures = Spool((len(index), min(keep, len(images)), levels, *images.shape[1:]))
     inside, area = torch.zeros(2, len(index), len(images)).unbind()
     for job in jobs(parts, indices, values, batch_size, model.device):
         x = model.decode(job.x_T, job.s, steps, sampler)
         at = job.prototype, job.image
         realised[at] = model.encode(x).cpu().reshape(-1, levels, model.prototypes.count)
         x = x.reshape(-1, levels, *images.shape[1:])
-        kept = job.image < keep
-        pictures[job.prototype[kept], job.image[kept]] = as_bytes(x.cpu()[kept])
+        for p, k, edited in zip(job.prototype.tolist(), job.image.tolist(), as_bytes(x.cpu()), strict=True):
+            if k < keep:
+                pictures[p, k] = edited
         inside[at], area[at] = _inside_box(model, x[:, 0], x[:, -1], index[job.prototype], batch_size)
     sigma = _deviation(model)
     own = realised[torch.arange(len(index)), :, :, index]

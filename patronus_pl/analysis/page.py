@@ -2,7 +2,7 @@
 
 import base64
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,41 +79,41 @@ def shrink(images: Float[Tensor, "rows columns c h w"]) -> Float[Tensor, "rows c
     return small.reshape(*images.shape[:3], *size)
 
 
-def embed(pictures: dict[str, Picture], limit: int = LIMIT) -> dict[str, dict[str, Any]]:
+def embed(draw: Callable[[], Iterator[tuple[str, Picture]]], limit: int = LIMIT) -> dict[str, dict[str, Any]]:
     """Pictures as data URIs with their size on the screen, all together at most `limit` bytes before base64.
 
     Lossless if that fits; otherwise WebP of falling quality, then fewer pixels.
+
+    Args:
+        draw: gives all pictures with their names, one by one, so that only one is held; anew each time it is called.
+        limit: in bytes.
     """
     thinner = [(QUALITIES[-1], every) for every in (2, 4, 8, 16)]
     for quality, every in [*((quality, 1) for quality in QUALITIES), *thinner]:
-        data = _encoded(pictures, quality, every, limit)
-        if len(data) == len(pictures):
-            break
-    else:
-        data = _encoded(pictures, quality, every, sys.maxsize)  # thousands of prototypes: a large page beats none
-    kind = "png" if quality is None else "webp"
-    return {
-        name: {
-            "uri": f"data:image/{kind};base64,{base64.b64encode(data[name]).decode()}",
+        shown = _encoded(draw(), quality, every, limit)
+        if shown is not None:
+            return shown
+    return _encoded(draw(), quality, every, sys.maxsize) or {}  # thousands of prototypes: a large page beats none
+
+
+def _encoded(
+    pictures: Iterator[tuple[str, Picture]], quality: int | None, every: int, limit: int
+) -> dict[str, dict[str, Any]] | None:
+    """None as soon as the limit is passed: what will not fit need not be finished."""
+    kind, shown = "png" if quality is None else "webp", dict[str, dict[str, Any]]()
+    for name, picture in pictures:
+        step = 1 if picture.exact else every
+        data = figures.encode(picture.pixels[::step, ::step], quality)
+        limit -= len(data)
+        if limit < 0:
+            return None
+        shown[name] = {
+            "uri": f"data:image/{kind};base64,{base64.b64encode(data).decode()}",
             "height": picture.pixels.shape[0] * picture.scale,
             "width": picture.pixels.shape[1] * picture.scale,
             "boxes": picture.boxes,
         }
-        for name, picture in pictures.items()
-    }
-
-
-def _encoded(pictures: dict[str, Picture], quality: int | None, every: int, limit: int) -> dict[str, bytes]:
-    """Pictures until the limit is passed: what will not fit need not be finished."""
-    data: dict[str, bytes] = {}
-    for name, picture in pictures.items():
-        step = 1 if picture.exact else every
-        encoded = figures.encode(picture.pixels[::step, ::step], quality)
-        limit -= len(encoded)
-        if limit < 0:
-            break
-        data[name] = encoded
-    return data
+    return shown
 
 
 # ---- charts on the page ----------------------------------------------------------------------------------------------

@@ -54,15 +54,17 @@ class _Follow:
 
     CORRELATED = 0.3
     ENOUGH = 50  # below, chance alone correlates many patches as much
+    AT_ONCE = 4  # images whose products are held: m maps each, in float64
 
     def __init__(self) -> None:
         self.count = 0
         self.sums: list[Tensor] = []
 
     def update(self, similarity: SimilarityMap, s: Activations) -> None:
-        x, y = similarity.flatten(2).double().cpu(), s[:, :, None].double().cpu()
-        new = [terms.sum(0) for terms in (x, y, x * x, y * y, x * y)]
-        self.sums = [a + b for a, b in zip(self.sums, new, strict=True)] if self.sums else new
+        for part, values in zip(torch.split(similarity, self.AT_ONCE), torch.split(s, self.AT_ONCE), strict=True):
+            x, y = part.flatten(2).double().cpu(), values[:, :, None].double().cpu()
+            new = [terms.sum(0) for terms in (x, y, x * x, y * y, x * y)]
+            self.sums = [a + b for a, b in zip(self.sums, new, strict=True)] if self.sums else new
         self.count += len(s)
 
     def share(self) -> Float[Tensor, " m"]:

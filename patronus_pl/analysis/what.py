@@ -9,6 +9,7 @@ from torch import Tensor
 
 from patronus_pl.analysis.edit import chosen, encode, jobs, put_together, take_apart
 from patronus_pl.analysis.evaluating import evaluating
+from patronus_pl.analysis.spool import Spool
 from patronus_pl.analysis.where import locate
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.modules import PatronusModule
@@ -20,12 +21,15 @@ from patronus_pl.types import Image
 class What:
     """What `what` found: for p prototypes, the k images in which each shows best, the best first. All on the CPU.
 
+    Pictures wait in a file: `after[p]` reads those of the p-th prototype.
+
     Attributes:
         prototypes: (p,) their indices.
         image: (p, k) which of the given images.
         before: (p, k, c, h, w) the image under its own activations, from its inverted noise.
         after: (p, k, c, h, w) from the same noise with the prototype turned up.
         box: (p, k, 4) the patch of `after` that resembles the prototype most: top, left, bottom, right.
+        patch: (p, k, 2) row and column of this patch in the similarity map.
         requested: (p,) the activation asked for.
         activation_before: (p, k) the prototype's activation in `before`, encoded again.
         activation: (p, k) the same in `after`.
@@ -33,9 +37,10 @@ class What:
 
     prototypes: Int[Tensor, " p"]
     image: Int[Tensor, "p k"]
-    before: Float[Tensor, "p k c h w"]
-    after: Float[Tensor, "p k c h w"]
+    before: Spool
+    after: Spool
     box: Int[Tensor, "p k 4"]
+    patch: Int[Tensor, "p k 2"]
     requested: Float[Tensor, " p"]
     activation_before: Float[Tensor, "p k"]
     activation: Float[Tensor, "p k"]
@@ -43,7 +48,7 @@ class What:
     def crop(self, position: int, rank: int = 0, before: bool = False) -> Float[Tensor, "c rows cols"]:
         """The pixels in the box of prototype `prototypes[position]` in its image number `rank`, after or before."""
         top, left, bottom, right = self.box[position, rank].tolist()
-        return (self.before if before else self.after)[position, rank, :, top:bottom, left:right]
+        return (self.before if before else self.after)[position][rank, :, top:bottom, left:right]
 
 
 @evaluating
@@ -85,20 +90,28 @@ def what(
         s = model.encode(model.decode(job.x_T, job.s, steps, sampler))
         score[job.prototype, job.image] = s[torch.arange(len(s)), index[job.prototype]].cpu()
     image = score.topk(min(keep, len(images)), dim=1).indices
+    unedited = put_together(model, parts.x_T, parts.s, steps, sampler, batch_size)
+    before, after = (Spool((*image.shape, *images.shape[1:]), images.dtype) for _ in range(2))
+    places = []
     # The best are decoded once more: keeping every picture until the last is known would cost memory, not time.
-    flat, own = image.flatten(), index.repeat_interleave(image.shape[1])
-    s_new = parts.s[flat]
-    s_new[torch.arange(len(flat)), own] = model.activation_high.cpu()[own]
-    after = put_together(model, parts.x_T[flat], s_new, steps, sampler, batch_size)
-    before = put_together(model, parts.x_T, parts.s, steps, sampler, batch_size)
-    box = locate(model, after, batch_size).box[torch.arange(len(flat)), own]
+    for some in torch.split(torch.arange(len(index)), max(1, batch_size // image.shape[1])):
+        flat, own = image[some].flatten(), index[some].repeat_interleave(image.shape[1])
+        rows, s_new = torch.arange(len(flat)), parts.s[flat]
+        s_new[rows, own] = model.activation_high.cpu()[own]
+        pictures = put_together(model, parts.x_T[flat], s_new, steps, sampler, batch_size)
+        found = locate(model, pictures, batch_size)
+        places.append(torch.cat([found.box, found.row[..., None], found.col[..., None]], dim=-1)[rows, own])
+        for position, grown in zip(some.tolist(), pictures.reshape(len(some), *after.shape[1:]), strict=True):
+            before[position], after[position] = unedited[image[position]], grown
+    place = torch.cat(places).reshape(*image.shape, 6)
     return What(
         prototypes=index,
         image=image,
-        before=before[image],
-        after=after.reshape(*image.shape, *images.shape[1:]),
-        box=box.reshape(*image.shape, 4),
+        before=before,
+        after=after,
+        box=place[..., :4],
+        patch=place[..., 4:],
         requested=values,
-        activation_before=encode(model, before, batch_size)[image, index[:, None]],
+        activation_before=encode(model, unedited, batch_size)[image, index[:, None]],
         activation=score.gather(1, image),
     )

@@ -15,7 +15,7 @@ from patronus_pl.errors import InvalidOptionError
 from patronus_pl.metrics import PointingGame, pointing_game
 from patronus_pl.modules import PatronusModule
 from patronus_pl.prototypes import ReceptiveField
-from patronus_pl.types import Attributes, Image, ImageBytes, Masks, SimilarityMap
+from patronus_pl.types import Attributes, Image, Masks, SimilarityMap
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def point_at_parts(
 # ---- bytes and floats ------------------------------------------------------------------------------------------------
 
 
-def as_floats(images: Image | ImageBytes) -> Image:
+def as_floats(images: Float[Tensor, "*n c h w"] | UInt8[Tensor, "*n c h w"]) -> Float[Tensor, "*n c h w"]:
     """Images in [-1, 1], be they bytes or floats already."""
     return images if images.is_floating_point() else images.float() / 127.5 - 1
 

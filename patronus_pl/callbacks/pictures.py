@@ -137,7 +137,8 @@ class Pictures(pl.Callback):
         turned = what(model, images_of(table, range(self.edited)), which, 1, self.steps)
         top = top_patches(model, batches(table, self.images), PATCHES)
         real = [images_of(table, rows) for rows in top.index[which].tolist()]
-        pictures = torch.cat([turned.before, turned.after, torch.stack(real)], dim=1)
+        rows = zip(turned.before, turned.after, real, strict=True)
+        pictures = torch.stack([torch.cat(row) for row in rows])
         boxes = torch.cat([turned.box, turned.box, top.box[which]], dim=1)
         found: list[list[Box | None]] = [[(a, b, c, d) for a, b, c, d in row] for row in boxes.tolist()]
         labels = ["as it is", "turned up", *(f"top {k + 1}" for k in range(len(real[0])))]

@@ -15,7 +15,7 @@ from patronus_pl.analysis import page
 def test_pictures_fit_their_limit_and_keep_their_size_on_the_screen(limit: int, kind: str) -> None:
     noise = torch.rand(1, 4, 3, 96, 96, generator=torch.Generator().manual_seed(0)) * 2 - 1
     pictures = {"noise": page.Picture.of(noise, 96)}
-    shown = page.embed(pictures, limit)["noise"]
+    shown = page.embed(lambda: iter(pictures.items()), limit)["noise"]
     assert shown["uri"].startswith(f"data:image/{kind};base64,")
     assert len(shown["uri"]) < limit * 1.34 + 100
     assert (shown["height"], shown["width"]) == (96, 4 * 97 - 1)
@@ -24,7 +24,7 @@ def test_pictures_fit_their_limit_and_keep_their_size_on_the_screen(limit: int, 
 def test_numbers_in_pixels_are_never_left_out_and_what_cannot_fit_is_shown_all_the_same() -> None:
     cells = np.random.default_rng(0).integers(0, 256, (40, 40, 4), dtype=np.uint8)
     pictures = {"noise": page.Picture(cells, 1), "matrix": page.Picture(cells, 1, exact=True)}
-    shown = page.embed(pictures, limit=10)
+    shown = page.embed(lambda: iter(pictures.items()), limit=10)
     sizes = {name: Image.open(io.BytesIO(base64.b64decode(p["uri"].split(",")[1]))).size for name, p in shown.items()}
     assert sizes == {"noise": (3, 3), "matrix": (40, 40)}
 
