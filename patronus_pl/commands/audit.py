@@ -92,7 +92,7 @@ def audit(
     for line in told(numbers):
         print(line)
     worst = found.ties.worst_unexplained()
-    print(f"largest unexplained tie {worst:.2f} -> {folder / 'audit.html'}")
+    print(f"largest unexplained tie, of those beyond chance: {worst:.2f} -> {folder / 'audit.html'}")
     if fail_above is not None and worst > fail_above:
         raise SystemExit(1)
 
