@@ -96,8 +96,8 @@ def _run_engine(argv: list[str]) -> None:
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
     from patronus_pl.callbacks import EMA
+    from patronus_pl.commands.ranks import part
     from patronus_pl.hardware import best_precision
-    from patronus_pl.ranks import part
 
     class PatronusCLI(LightningCLI):
         """Defaults that depend on the machine, and the one order of callbacks that works."""

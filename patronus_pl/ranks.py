@@ -16,16 +16,6 @@ PATIENCE = timedelta(days=7)
 """How long processes wait for each other: what one of them measures alone may take hours."""
 
 
-def part() -> None:
-    """Take down what connects the processes, while Python is whole.
-
-    Gloo's threads may hold tensors; one that is let go while the interpreter comes down aborts the process. Lightning
-    takes down NCCL's connection alone (pytorch/pytorch#179291).
-    """
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
-
-
 class Ranks(NamedTuple):
     """Which of the processes this is.
 

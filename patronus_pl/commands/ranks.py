@@ -1,4 +1,4 @@
-"""`all_ranks`: one command shared by the processes that `torchrun` or SLURM's `srun` started."""
+"""`all_ranks`: one command shared by the processes that `torchrun` or SLURM's `srun` started; `part`: its end."""
 
 import os
 from collections.abc import Iterator
@@ -22,6 +22,16 @@ def all_ranks() -> Iterator[Ranks]:
     finally:
         if joins:
             distributed.destroy_process_group()
+
+
+def part() -> None:
+    """Take down what connects the processes, while Python is whole.
+
+    Gloo's threads may hold tensors; one that is let go while the interpreter comes down aborts the process. Lightning
+    takes down NCCL's connection alone (pytorch/pytorch#179291).
+    """
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _of_this_process() -> Ranks:
