@@ -88,12 +88,10 @@ def embed(draw: Callable[[], Iterator[tuple[str, Picture]]], limit: int = LIMIT)
         draw: gives all pictures with their names, one by one, so that only one is held; anew each time it is called.
         limit: in bytes.
     """
-    thinner = [(QUALITIES[-1], every) for every in (2, 4, 8, 16)]
-    for quality, every in [*((quality, 1) for quality in QUALITIES), *thinner]:
-        shown = _encoded(draw(), quality, every, limit)
-        if shown is not None:
-            return shown
-    return _encoded(draw(), quality, every, sys.maxsize) or {}  # thousands of prototypes: a large page beats none
+    smaller = [(quality, 1, limit) for quality in QUALITIES]
+    smaller += [(QUALITIES[-1], every, limit) for every in (2, 4, 8, 16)]
+    smaller += [(QUALITIES[-1], 16, sys.maxsize)]  # thousands of prototypes: a large page beats none
+    return next(shown for way in smaller if (shown := _encoded(draw(), *way)) is not None)
 
 
 def _encoded(

@@ -48,9 +48,8 @@ class Spool:
         """A copy of a part."""
         part = self._seek(index)
         values = bytearray(self._file.read(math.prod(part) * self.dtype.itemsize))
-        return (torch.frombuffer(values, dtype=self.dtype) if values else torch.empty(0, dtype=self.dtype)).reshape(
-            part
-        )
+        flat = torch.frombuffer(values, dtype=self.dtype) if values else torch.empty(0, dtype=self.dtype)
+        return flat.reshape(part)
 
     def __setitem__(self, index: int | tuple[int, ...], value: Tensor) -> None:
         part = self._seek(index)

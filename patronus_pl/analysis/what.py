@@ -48,7 +48,7 @@ class What:
     def crop(self, position: int, rank: int = 0, before: bool = False) -> Float[Tensor, "c rows cols"]:
         """The pixels in the box of prototype `prototypes[position]` in its image number `rank`, after or before."""
         top, left, bottom, right = self.box[position, rank].tolist()
-        return (self.before if before else self.after)[position][rank, :, top:bottom, left:right]
+        return (self.before if before else self.after)[position, rank][:, top:bottom, left:right]
 
 
 @evaluating

@@ -21,7 +21,7 @@ def all_ranks() -> Iterator[Ranks]:
         yield Ranks.met(ranks.local)
     finally:
         if joins:
-            distributed.destroy_process_group()
+            part()
 
 
 def part() -> None:

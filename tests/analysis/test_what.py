@@ -15,7 +15,7 @@ def test_the_painter_paints_the_high_end_where_the_prototype_looks():
         for rank in range(2):
             assert found.crop(j, rank).flatten() == pytest.approx(float(model.activation_high[j]), abs=1e-3)
             source = x[found.image[j, rank]]
-            torch.testing.assert_close(found.before[j][rank], source, atol=1e-3, rtol=0)
+            torch.testing.assert_close(found.before[j, rank], source, atol=1e-3, rtol=0)
             top, left, bottom, right = SQUARES[j]
             torch.testing.assert_close(
                 found.crop(j, rank, before=True), source[:, top:bottom, left:right], atol=1e-3, rtol=0
