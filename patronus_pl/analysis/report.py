@@ -48,7 +48,9 @@ def explain(
             _write(Path(aside), model, findings, subject, numbers)
             _move(Path(aside), Path(out_dir))
     except OSError as error:
-        raise OutputError(f"cannot write the report to {out_dir!r} ({error}); choose another folder") from error
+        # On a full disk it may be the folder of temporary files, where pictures wait (see `spool`).
+        remedy = "choose another folder, or TMPDIR on a disk with room"
+        raise OutputError(f"cannot write the report to {out_dir!r} ({error}); {remedy}") from error
     return numbers
 
 
