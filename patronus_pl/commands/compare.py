@@ -13,21 +13,26 @@ Numbers = dict[str, Any]
 """Values by their path, such as `latents.probe.auroc`."""
 
 
-def compare(files: list[str]) -> None:
+def compare(files: list[str], without: str = "") -> None:
     """Print two or more evaluations side by side; refuse those that were not measured by one protocol.
 
     Args:
         files: what `patronus test` wrote (evaluation.json), or folders that hold one.
+        without: sections to leave out, with commas, as `denoising` for models of other losses.
     """
     if len(files) < 2:
         raise InvalidOptionError(f"{len(files)} evaluation to compare; name two or more")
-    evaluations = [read_evaluation(name) for name in files]
+    hidden = [name.strip() for name in without.split(",") if name.strip()]
+    evaluations = [leave_out(read_evaluation(name), hidden, name) for name in files]
     differing = [line for other in evaluations[1:] for line in differences(evaluations[0], other)]
     if differing:
         more = f" (and {len(differing) - SHOWN} more)" if len(differing) > SHOWN else ""
+        which = list(dict.fromkeys(line.split(".")[0] for line in differing))
+        whole = not set(which) <= set(_sections(evaluations[0]))  # of other data, or of another version
         raise InvalidOptionError(
             f"not measured alike, so the numbers say nothing beside each other: {'; '.join(differing[:SHOWN])}{more}. "
             "Run `patronus test` with the same data and options"
+            + ("" if whole else f", or leave those numbers out: `--without {','.join(which)}`")
         )
     print("\n".join(table(files, evaluations)))
 
@@ -46,6 +51,24 @@ def read_evaluation(name: str) -> Numbers:
     if not isinstance(evaluation, dict) or "schema_version" not in evaluation:
         raise CorruptFileError(f"{path} is no evaluation (it has no schema_version); `patronus test` writes one")
     return evaluation
+
+
+def leave_out(evaluation: Numbers, sections: list[str], name: str) -> Numbers:
+    """The evaluation without some of its sections.
+
+    Raises:
+        InvalidOptionError: it has no such section.
+    """
+    for section in sections:
+        if section not in _sections(evaluation):
+            known = ", ".join(_sections(evaluation))
+            raise InvalidOptionError(f"--without {section}: {name} has no such section; it has {known}")
+    return {key: value for key, value in evaluation.items() if key not in sections}
+
+
+def _sections(evaluation: Numbers) -> list[str]:
+    """Those with numbers, or with words why there are none."""
+    return [key for key, value in evaluation.items() if isinstance(value, dict) and {"protocol", "absent"} & set(value)]
 
 
 def differences(a: Numbers, b: Numbers) -> list[str]:

@@ -81,6 +81,33 @@ def test_other_protocols_are_refused(
     assert output.out == ""
 
 
+def test_what_differs_may_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = write(tmp_path, EVALUATION, changed("distances.protocol.steps", 1000))
+    with pytest.raises(SystemExit):
+        main(["compare", *files])
+    assert "`--without distances`" in capsys.readouterr().err
+    main(["compare", *files, "--without", "distances, prior"])
+    rows = capsys.readouterr().out
+    assert "latents.probe.auroc" in rows
+    assert "distances" not in rows
+
+
+def test_leaving_out_is_no_remedy_for_other_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = changed("data.bias", "blond and smiling")
+    other["latents"]["protocol"]["pixels"] = "cd34"
+    with pytest.raises(SystemExit):
+        main(["compare", *write(tmp_path, EVALUATION, other)])
+    assert "--without" not in capsys.readouterr().err
+
+
+def test_only_a_section_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", *write(tmp_path, EVALUATION, EVALUATION), "--without", "model"])
+    assert stop.value.code == 2
+    assert "--without model: " in (output := capsys.readouterr().err)
+    assert "it has latents, distances, prior" in output
+
+
 @pytest.mark.parametrize("path", ["model.ema", "model.weights", "made_with.commit", "data.sizes.train", "prior.absent"])
 def test_what_is_measured_and_when_may_differ(path: str) -> None:
     assert differences(EVALUATION, changed(path, "other")) == []
