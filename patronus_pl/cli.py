@@ -9,6 +9,7 @@ from typing import Any
 
 from patronus_pl import __version__
 from patronus_pl.errors import InvalidOptionError, PatronusError
+from patronus_pl.rejected import OneLineErrors, fail
 
 ENGINES = {
     "fit": "train a model",
@@ -43,13 +44,13 @@ def main(args: Sequence[str] | None = None) -> None:
         try:
             _run(argv)
         except PatronusError as error:
-            raise SystemExit(_fail(f"{error}")) from None
+            raise SystemExit(fail(f"{error}")) from None
         except ValueError as error:
             # jsonargparse wraps what a constructor raises into an account of every type it tried.
             cause = _cause(error)
             if cause is None:
                 raise
-            raise SystemExit(_fail(f"{cause}")) from None
+            raise SystemExit(fail(f"{cause}")) from None
 
 
 def _cause(error: BaseException) -> PatronusError | None:
@@ -59,11 +60,6 @@ def _cause(error: BaseException) -> PatronusError | None:
         if isinstance(error, PatronusError):
             return error
     return None
-
-
-def _fail(message: str) -> int:
-    print(f"patronus: error: {' '.join(message.split())}", file=sys.stderr)
-    return 2
 
 
 def _overview() -> str:
@@ -99,6 +95,8 @@ def _run_engine(argv: list[str]) -> None:
     from patronus_pl.commands.ranks import part
     from patronus_pl.hardware import best_precision
 
+    class EngineParser(OneLineErrors, LightningArgumentParser): ...
+
     class PatronusCLI(LightningCLI):
         """Defaults that depend on the machine, and the one order of callbacks that works."""
 
@@ -128,6 +126,7 @@ def _run_engine(argv: list[str]) -> None:
         subclass_mode_data=True,
         seed_everything_default=0,
         args=argv,
+        parser_class=EngineParser,
         parser_kwargs={"prog": "patronus"},
     )
 
@@ -135,7 +134,7 @@ def _run_engine(argv: list[str]) -> None:
 def _run_command(argv: list[str]) -> None:
     from jsonargparse import ArgumentParser, auto_cli
 
-    class CommandParser(ArgumentParser):
+    class CommandParser(OneLineErrors, ArgumentParser):
         """A parameter `from_` is the option `--from`: its name without underscore would be a keyword of Python."""
 
         def add_argument(self, *args: Any, **kwargs: Any) -> Any:

@@ -19,6 +19,7 @@ UPPER = LOWER | MODULES | ANALYSIS
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
     "errors": set(),
+    "rejected": set(),
     "files": {"errors"},
     "hardware": SHARED,
     "runs": SHARED,
@@ -28,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "analysis": ANALYSIS | {"ranks"} | SHARED,
     "callbacks": UPPER | {"callbacks", "ranks", "runs"} | SHARED,
     "commands": UPPER | {"commands", "hardware", "ranks", "runs"} | SHARED,
-    "cli": UPPER | {"callbacks", "commands", "hardware", "__init__"} | SHARED,
+    "cli": UPPER | {"callbacks", "commands", "hardware", "rejected", "__init__"} | SHARED,
     "__main__": {"cli"},
     "__init__": set(),
 }

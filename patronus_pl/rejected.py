@@ -1,0 +1,67 @@
+"""What the command line says of an option that jsonargparse rejects: one line, instead of every type that it tried."""
+
+import re
+import sys
+from typing import Any, NoReturn
+
+NAMES = {"NoneType": "null", "str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
+SILENT = re.compile(r"Does not validate against|Subtypes:|Errors:|Given value type:|$")
+
+
+def fail(message: str) -> int:
+    """One line on stderr; the exit code of wrong input."""
+    print(f"patronus: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+class OneLineErrors:
+    """For a parser of jsonargparse: a rejected option ends with one line and exit code 2."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Called by jsonargparse with its account of what it tried; `ex` is what it caught."""
+        if not self.exit_on_error:  # type: ignore[attr-defined]  # it is the attempt of another parser, which goes on
+            super().error(message, ex)  # type: ignore[misc]
+        parser: Any = getattr(ex, "subcommand_parser", None) or self
+        remedy = f"`{parser.prog.replace(' [options]', '')} --help` tells the options"
+        raise SystemExit(fail(f"{told(message)}; {remedy}"))
+
+
+def told(account: str) -> str:
+    """The first reason in an account: which option, what it may be, what it was.
+
+    An account nests as options do; where several types were tried, the first one is the one that has options.
+
+    >>> told('Parser key "trainer.max_steps":\\n  Expected a <class \\'int\\'>. Got value: many')
+    'trainer.max_steps is many, which is not a whole number'
+    """
+    path: list[str] = []
+    wanted: list[str] = []
+    class_path = ""
+    for line in account.splitlines():
+        text = line.strip().removeprefix("- ")
+        if key := re.match(r'Parser key "(.+?)":', text):
+            path.append(key[1])
+            if rest := text[key.end() :].strip():
+                return f"{'.'.join(path)}: {rest}"
+        elif problem := re.match("Problem with given class_path '(.+)':", text):
+            path.append("init_args")
+            class_path = problem[1]
+        elif text.startswith("Expected a "):
+            want, got, value = text.removeprefix("Expected a ").partition(". Got value: ")
+            wanted.append(_named(want))
+            if got:
+                return f"{'.'.join(path)} is {value}, which is not {' or '.join(wanted)}"
+        elif text.startswith("Given value: ") and wanted:
+            return f"{'.'.join(path)} is {text.removeprefix('Given value: ')}, which is not {' or '.join(wanted)}"
+        elif not SILENT.match(text):
+            option = ".".join(path).removesuffix(".init_args")
+            return f"{option} of class {class_path}: {text}" if class_path else text
+    return account
+
+
+def _named(type_: str) -> str:
+    """A type as in YAML."""
+    if choices := re.fullmatch(r"(?:typing\.)?Literal\[(.*)\]", type_):
+        return "one of " + choices[1]
+    name = type_.removeprefix("<class '").removesuffix("'>")
+    return NAMES.get(name, name)
