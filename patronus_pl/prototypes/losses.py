@@ -92,19 +92,22 @@ def faithfulness_loss(requested: Float[Tensor, "b m"], realised: Float[Tensor, "
 def looking_loss(
     similarity: Float[Tensor, "b rows cols"], effect: Float[Tensor, "b rows cols"], temperature: float
 ) -> Float[Tensor, " b"]:
-    """1 - Σ_u softmax_u(τ sim(u)) e(u) / max_u e(u): how far a prototype looks past what it moves.
+    """softmax_u sim(u) - softmax_u [sim(u) + log e(u) / max e], where softmax_u f = log Σ_u exp(τ f(u)) / τ ≥ max_u f.
 
-    A pattern at the edge of a patch tells as much as one in its middle, and it is left to chance which of the patches
-    that see a mouth a prototype learns. Of those this prefers the one that has in its middle what the prototype moves.
+    By how much similarity the best patch beats the best one in whose middle something moves: how far a prototype looks
+    past what it moves. A pattern at the edge of a patch tells as much as one in its middle, and it is left to chance
+    which of the patches that see a mouth a prototype learns; this prefers the one with the mouth in its middle, and
+    pulls at it however far it is from being the best.
 
     Args:
         similarity: of every patch to the prototype.
         effect: e ≥ 0 of the prototype on the middle of every patch.
         temperature: τ of the softmax, that of the pooling.
     """
-    look = (temperature * similarity.flatten(1)).softmax(1)
     share = effect / effect.amax((1, 2), keepdim=True).clamp_min(1e-12)
-    return 1 - (look * share.flatten(1)).sum(1)
+    moving = similarity + share.clamp_min(1e-3).log()  # a patch that moves nothing is to lose, not to be -inf
+    best, best_moving = ((temperature * f.flatten(1)).logsumexp(1) for f in (similarity, moving))
+    return (best - best_moving) / temperature
 
 
 def distinctness_loss(prototypes: Float[Tensor, "m d"], margin: float) -> Float[Tensor, ""]:

@@ -52,8 +52,8 @@ class ReceptiveField:
         return self.offset + index * self.jump + self.size / 2
 
     def middle(self) -> "ReceptiveField":
-        """The middle of every window: without a quarter of its width, rounded down, on each side."""
-        margin = self.size // 4
+        """The middle of every window: without a third of its width, rounded down, on each side."""
+        margin = self.size // 3
         return ReceptiveField(self.size - 2 * margin, self.jump, self.offset + margin)
 
 

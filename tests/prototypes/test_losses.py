@@ -45,23 +45,27 @@ def test_an_edit_pays_for_what_is_missing_and_for_what_comes_along() -> None:
         assert faithfulness_loss(requested, torch.tensor([realised])).item() == cost
 
 
-def test_looking_is_one_less_the_mean_effect_where_the_prototype_looks() -> None:
+def test_looking_is_by_how_much_the_best_patch_beats_the_best_that_moves() -> None:
     generator = np.random.default_rng(0)
     similarity, effect = generator.normal(size=(4, 3, 5)), generator.random((4, 3, 5))
-    look = scipy.special.softmax(2.5 * similarity.reshape(4, -1), axis=1)
-    expected = 1 - np.array([np.average(e.ravel(), weights=w) / e.max() for e, w in zip(effect, look, strict=True)])
+    share = np.maximum(effect / effect.max((1, 2), keepdims=True), 1e-3)
+    best = scipy.special.logsumexp(2.5 * similarity, axis=(1, 2)) / 2.5
+    moving = scipy.special.logsumexp(2.5 * similarity, axis=(1, 2), b=share**2.5) / 2.5
     found = looking_loss(torch.from_numpy(similarity), torch.from_numpy(effect), 2.5)
-    np.testing.assert_allclose(found, expected)
+    np.testing.assert_allclose(found, best - moving)
 
 
-def test_looking_elsewhere_costs_all_and_descent_moves_the_look() -> None:
+def test_looking_elsewhere_costs_the_margin_and_descent_moves_the_look() -> None:
     similarity, effect = torch.zeros(2, 4, 4), torch.zeros(2, 4, 4)
-    similarity[:, 0, 1], effect[0, 0, 1], effect[1, 2, 3] = 9.0, 0.4, 0.4
-    torch.testing.assert_close(looking_loss(similarity, effect, 10.0), torch.tensor([0.0, 1.0]))
-    similarity = similarity.mul(0.1).requires_grad_()
-    looking_loss(similarity, effect, 10.0).sum().backward()
+    similarity[:, 0, 1], effect[0, 0, 1], effect[1, 2, 3] = 5.0, 0.4, 0.4
+    similarity.requires_grad_()
+    found = looking_loss(similarity, effect, 100.0)
+    torch.testing.assert_close(found, torch.tensor([0.0, 5.0]))  # 0 there, and log 0.001 = -6.9 for the best patch
+    found.sum().backward()
     assert similarity.grad is not None
-    assert (similarity.grad[1] < 0).nonzero().tolist() == [[2, 3]]
+    assert similarity.grad[1, 0, 1].item() == pytest.approx(1)
+    assert similarity.grad[1, 2, 3].item() == pytest.approx(-1)
+    assert similarity.grad.abs().sum().item() == pytest.approx(2, rel=1e-3)
 
 
 def test_looking_without_any_effect_is_finite() -> None:

@@ -74,7 +74,7 @@ def test_patch_means_by_brute_force() -> None:
             torch.testing.assert_close(found[:, row, col], expected)
 
 
-@pytest.mark.parametrize(("size", "inner"), [(1, 1), (3, 3), (4, 2), (7, 5), (9, 5), (16, 8)])
+@pytest.mark.parametrize(("size", "inner"), [(1, 1), (3, 1), (4, 2), (7, 3), (9, 3), (16, 6)])
 def test_the_middle_of_a_window_has_its_centre(size: int, inner: int) -> None:
     field = ReceptiveField(size, jump=2, offset=-3)
     middle = field.middle()
