@@ -1,5 +1,6 @@
 """The command `patronus`: Lightning's fit / validate / test / predict, and our own commands beside them."""
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -36,21 +37,30 @@ def main(args: Sequence[str] | None = None) -> None:
         args: command and options; None takes those of the shell.
     """
     argv = sys.argv[1:] if args is None else list(args)
+    try:
+        _say_or_run(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # `patronus compare A B | head`: nobody reads on. Python would flush once more at exit, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except PatronusError as error:
+        raise SystemExit(fail(f"{error}")) from None
+    except ValueError as error:
+        # jsonargparse wraps what a constructor raises into an account of every type it tried.
+        cause = _cause(error)
+        if cause is None:
+            raise
+        raise SystemExit(fail(f"{cause}")) from None
+
+
+def _say_or_run(argv: list[str]) -> None:
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview())
     elif argv[0] == "--version":
         print(f"patronus {__version__}")
     else:
-        try:
-            _run(argv)
-        except PatronusError as error:
-            raise SystemExit(fail(f"{error}")) from None
-        except ValueError as error:
-            # jsonargparse wraps what a constructor raises into an account of every type it tried.
-            cause = _cause(error)
-            if cause is None:
-                raise
-            raise SystemExit(fail(f"{cause}")) from None
+        _run(argv)
 
 
 def _cause(error: BaseException) -> PatronusError | None:

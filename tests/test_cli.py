@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -313,6 +316,18 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--help"])
     text = capsys.readouterr().out
     assert all(name in text for name in (*ENGINES, *COMMANDS))
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    """As in `patronus --help | head -1`."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "patronus_pl", "--help"], stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    assert done.returncode == 1
+    assert done.stderr == ""
 
 
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
