@@ -309,16 +309,18 @@ def test_a_step_asks_whether_a_prototype_looks_at_what_it_moves(make_model: Mode
         taken, before, after = before_and_after(model, x)
         similarity = model.similarity_map(x[: len(before)])
     field, costs = model.encoder.receptive_field, []
+    margin = field.size // 3
+    side = field.size - 2 * margin
     for change, maps, j in zip((after - before).square().sum(1), similarity, taken.prototype, strict=True):
         height, width = change.shape
         weights, effects = [], []
         for row, col in np.ndindex(*maps[j].shape):
-            top, left = (field.offset + k * field.jump + field.size // 4 for k in (row, col))
-            side = field.size - 2 * (field.size // 4)
+            top, left = (field.offset + k * field.jump + margin for k in (row, col))
             inside = change[max(top, 0) : min(top + side, height), max(left, 0) : min(left + side, width)]
             effects.append((inside.sum().item() / side**2) ** 0.5)
             weights.append(math.exp(10 * maps[j, row, col].item()))
-        costs.append(1 - np.average(effects, weights=weights) / max(effects))
+        share = np.maximum(np.array(effects) / max(effects), 1e-3)
+        costs.append(-math.log(np.average(share**10, weights=weights)) / 10)
     assert logged["total"] == pytest.approx(logged["train/loss"] + 0.3 * 0.5 * logged["train/looking"], rel=1e-4)
     assert logged["train/looking"] == pytest.approx((np.array(costs) * taken.valid.numpy()).mean(), rel=0.02)
 
