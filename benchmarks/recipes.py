@@ -18,16 +18,26 @@ from patronus_pl.modules import PatronusModule
 from patronus_pl.runs import find_checkpoint
 
 
+def named(entry: str) -> tuple[str, str]:
+    """Name and run of an argument."""
+    name, equals, run = entry.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{entry!r} is not NAME=RUN, as in ours=runs/quickstart")
+    return name, run
+
+
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", metavar="NAME=RUN", help="a word for the figure, and a run or a checkpoint")
+    parser.add_argument(
+        "runs", nargs="+", type=named, metavar="NAME=RUN", help="a word for the figure, and a run or a checkpoint"
+    )
     parser.add_argument("--out", type=Path, default=Path("docs/recipes.png"), help="%(default)s")
     parser.add_argument("--images", type=int, default=10, help="%(default)s")
     parser.add_argument("--steps", type=int, default=20, help="%(default)s")
     chosen = parser.parse_args()
     rows, labels = [], ["test images"]
-    for name, run in (entry.split("=", 1) for entry in chosen.runs):
+    for name, run in chosen.runs:
         checkpoint = find_checkpoint(run)
         model = PatronusModule.load_from_checkpoint(str(checkpoint))
         x = Subject.of(data_of(checkpoint, None), "test", chosen.images).first(chosen.images)
