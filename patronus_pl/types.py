@@ -5,6 +5,7 @@ Images are floats in [-1, 1] inside the model and uint8 at the edges (files, cac
 
 from typing import TypedDict
 
+import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
@@ -34,3 +35,8 @@ class Batch(TypedDict):
     image: Image
     attributes: Attributes
     id: list[str]
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """What bfloat16 cannot hold, in float32; float64 (`--trainer.precision 64-true`) stays what it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

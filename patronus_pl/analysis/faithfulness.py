@@ -127,7 +127,7 @@ def faithfulness(
     for job in jobs(parts, indices, values, batch_size, model.device):
         x = model.decode(job.x_T, job.s, steps, sampler)
         at = job.prototype, job.image
-        realised[at] = model.encode(x).cpu().reshape(-1, levels, model.prototypes.count)
+        realised[at] = model.encode(x).to(realised).reshape(-1, levels, model.prototypes.count)
         x = x.reshape(-1, levels, *images.shape[1:])
         for p, k, edited in zip(job.prototype.tolist(), job.image.tolist(), as_bytes(x.cpu()), strict=True):
             if k < keep:

@@ -72,7 +72,7 @@ def survival(
     low, high = model.activation_low.cpu()[index], model.activation_high.cpu()[index]
     parts = take_apart(model, images, steps, batch_size)
     original = encode(model, put_together(model, parts.x_T, parts.s, steps, "ddim", batch_size), batch_size)
-    effects = torch.zeros(len(index), len(images), 1 + len(windows))
+    effects = torch.zeros(len(index), len(images), 1 + len(windows), dtype=original.dtype)
     for job in jobs(parts, indices, high[:, None], batch_size, model.device):
         own, rows = index[job.prototype], torch.arange(len(job.image))
         edited, unedited = model.denoiser_for(job.s), model.denoiser_for(parts.s[job.image].to(model.device))
@@ -195,7 +195,7 @@ def commitment(
         [_states(model.denoiser_for(s.to(device)), x_T.to(device), schedule, grid, taken) for x_T, s in runs], dim=1
     )
     original = encode(model, untouched[-1], batch_size)
-    effects = torch.zeros(2, len(index), len(images), releases)  # until, after
+    effects = torch.zeros(2, len(index), len(images), releases, dtype=original.dtype)  # until, after
     for job in jobs(parts, indices, high[:, None], batch_size, device):
         own, rows = index[job.prototype], torch.arange(len(job.image))
         edited, unedited = model.denoiser_for(job.s), model.denoiser_for(parts.s[job.image].to(device))

@@ -88,7 +88,7 @@ def what(
     score = torch.zeros(len(index), len(images))
     for job in jobs(parts, indices, values[:, None], batch_size, model.device):
         s = model.encode(model.decode(job.x_T, job.s, steps, sampler))
-        score[job.prototype, job.image] = s[torch.arange(len(s)), index[job.prototype]].cpu()
+        score[job.prototype, job.image] = s[torch.arange(len(s)), index[job.prototype]].to(score)
     image = score.topk(min(keep, len(images)), dim=1).indices
     unedited = put_together(model, parts.x_T, parts.s, steps, sampler, batch_size)
     before, after = (Spool((*image.shape, *images.shape[1:]), images.dtype) for _ in range(2))

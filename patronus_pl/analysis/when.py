@@ -78,7 +78,7 @@ def emergence(
         own = index[job.prototype]
         for i, step in enumerate(model.sample_steps(job.x_T, job.s, steps, "ddim")):
             s = model.encode(step.x_0).cpu()[torch.arange(len(own)), own]
-            rise[job.prototype, job.image, i] = s - original[job.image, own, i]
+            rise[job.prototype, job.image, i] = (s - original[job.image, own, i]).to(rise)
     curve = rise.mean(1)
     plateau = curve[:, -1]
     visible = plateau > VISIBLE * (high - low)

@@ -25,6 +25,12 @@ class EMA(WeightAveraging):
         self.decay = decay
         self._steps = 0
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Make the average, in the precision that the model is about to get."""
+        super().setup(trainer, pl_module, stage)
+        if self._average_model is not None:
+            trainer.precision_plugin.convert_module(self._average_model)
+
     def _average(self, averages: Sequence[Tensor], new: Sequence[Tensor], _updates: Tensor | int) -> None:
         kept = min(self.decay, (1 + self._steps) / (10 + self._steps))
         torch._foreach_lerp_(list(averages), list(new), 1 - kept)

@@ -238,7 +238,12 @@ class ImageDataModule(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Normalise on the device: bytes travel, floats do not."""
         image: Tensor = batch["image"]
-        return batch if image.is_floating_point() else {**batch, "image": normalise(image)}
+        if image.is_floating_point():
+            return batch
+        image = normalise(image)
+        if self.trainer is not None:  # it gave floats its precision on the way, when these were bytes still
+            image = self.trainer.precision_plugin.convert_input(image)
+        return {**batch, "image": image}
 
 
 def found_in(folder: Path) -> str:

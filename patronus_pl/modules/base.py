@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from patronus_pl.diffusion import Denoise, NoiseSchedule, NoiseSource, Step, samplers
 from patronus_pl.errors import InvalidOptionError, TrainingDivergedError
 from patronus_pl.modules.checkpoint import load_module
-from patronus_pl.types import Timesteps
+from patronus_pl.types import Timesteps, at_least_float32
 
 Sampler = Literal["ddpm", "ddim", "dpm++"]
 Prediction = Literal["v", "epsilon"]
@@ -83,13 +83,13 @@ class DiffusionModule(pl.LightningModule):
     ) -> Float[Tensor, " b"]:
         """‖target - output‖² of every row, mean over its entries."""
         target = noise if self.prediction == "epsilon" else self.schedule.velocity(x_0, noise, t)
-        return F.mse_loss(output.float(), target, reduction="none").flatten(1).mean(1)
+        return F.mse_loss(at_least_float32(output), target, reduction="none").flatten(1).mean(1)
 
     def noise_predictor(self, network: Network) -> Denoise:
         """`denoise(x_t, t) -> noise`, as samplers want it."""
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-            output = network(x_t, t).float()
+            output = at_least_float32(network(x_t, t))
             return output if self.prediction == "epsilon" else self.schedule.noise_from_velocity(output, x_t, t)
 
         return denoise

@@ -18,7 +18,7 @@ from patronus_pl.modules.options import check_options
 from patronus_pl.modules.revival import revive
 from patronus_pl.modules.taking_back import TakenBack
 from patronus_pl.prototypes import Balance, PatchEncoder, PrototypeLayer, columns_of
-from patronus_pl.types import Activations, Box, Features, Image, SimilarityMap, Timesteps
+from patronus_pl.types import Activations, Box, Features, Image, SimilarityMap, Timesteps, at_least_float32
 
 QUARTILES = 4
 
@@ -148,10 +148,10 @@ class PatronusModule(DiffusionModule):
         return self.encoder.receptive_field.size
 
     def features(self, x: Image) -> Features:
-        """Of every patch; in float32, as bfloat16 would move the best patch where two are nearly as good."""
+        """Of every patch; without autocast, as bfloat16 would move the best patch where two are nearly as good."""
         self._require_channels(x)
         with torch.autocast(x.device.type, enabled=False):
-            features: Tensor = self.encoder(x.float())
+            features: Tensor = self.encoder(x.to(self.dtype))
             return features
 
     def _require_channels(self, x: Tensor) -> None:
@@ -188,7 +188,7 @@ class PatronusModule(DiffusionModule):
         embedded = self.denoiser.embed_condition(condition)
 
         def network(x_t: Image, t: Timesteps) -> Image:
-            output: Tensor = self.denoiser(x_t, t, embedded).float()
+            output: Tensor = at_least_float32(self.denoiser(x_t.to(self.dtype), t, embedded))
             if self.prediction == "epsilon" or self.skip_width is None:
                 return output
             return self.schedule.velocity_from_x_0(self.schedule.skip(output, x_t, t, self.skip_width), x_t, t)
@@ -381,4 +381,5 @@ class PatronusModule(DiffusionModule):
 
     def _add_to_quartiles(self, per_image: Float[Tensor, " b"], t: Timesteps) -> None:
         quartile = t * QUARTILES // self.schedule.timesteps
-        self._quartiles.index_add_(1, quartile, torch.stack([per_image, torch.ones_like(per_image)]))
+        sums = torch.stack([per_image, torch.ones_like(per_image)]).to(self._quartiles)
+        self._quartiles.index_add_(1, quartile, sums)

@@ -14,7 +14,7 @@ from patronus_pl.prototypes import (
     faithfulness_loss,
     kurtosis_loss,
     looking_loss,
-    patch_means,
+    middle_means,
     sparsity_loss,
 )
 from patronus_pl.types import Image, SimilarityMap
@@ -72,7 +72,7 @@ def of_edits(model: Any, taken: TakenBack, similarity: SimilarityMap, before: Im
     if model.looking:
         own = similarity[torch.arange(len(similarity), device=similarity.device), taken.prototype]
         change = (after - before).detach().square().sum(1)  # the prototype is to look at the change, not to move it
-        effect = patch_means(change, model.encoder.receptive_field.middle(), (own.shape[1], own.shape[2])).sqrt()
+        effect = middle_means(change, model.encoder.receptive_field, (own.shape[1], own.shape[2])).sqrt()
         soft = model.prototypes.temperature or HARD
         value = (looking_loss(own, effect, soft) * taken.valid).mean()
         yield Penalty("looking", model.looking * share, value)

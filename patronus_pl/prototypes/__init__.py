@@ -19,7 +19,7 @@ from patronus_pl.prototypes.losses import (
     looking_loss,
     sparsity_loss,
 )
-from patronus_pl.prototypes.receptive_field import ReceptiveField, patch_means
+from patronus_pl.prototypes.receptive_field import ReceptiveField, middle_means, patch_means
 
 __all__ = [
     "Balance",
@@ -37,6 +37,7 @@ __all__ = [
     "joint_frequencies",
     "kurtosis_loss",
     "looking_loss",
+    "middle_means",
     "patch_means",
     "sparsity_loss",
 ]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from patronus_pl.errors import InvalidOptionError
-from patronus_pl.types import Activations, Features, SimilarityMap
+from patronus_pl.types import Activations, Features, SimilarityMap, at_least_float32
 
 
 class PrototypeLayer(nn.Module):
@@ -53,7 +53,7 @@ class PrototypeLayer(nn.Module):
     def distances(self, features: Features) -> Float[Tensor, "b m rows cols"]:
         """d²_j(u) at every patch, in float32: bfloat16 would reorder near-ties of the arg-min."""
         with torch.autocast(features.device.type, enabled=False):
-            z, p = features.float(), self.vectors.float()
+            z, p = at_least_float32(features), at_least_float32(self.vectors)
             if self.similarity == "unit":
                 z, p = F.normalize(z, dim=1), F.normalize(p, dim=1)
             # ‖z - p‖² = ‖z‖² - 2 z·p + ‖p‖²: never materialises (b, m, D, rows, cols); a 1×1 convolution does z·p.
@@ -83,7 +83,7 @@ class PrototypeLayer(nn.Module):
 
         A random start far from every feature leaves all similarities, and their gradients, near zero.
         """
-        z = features.float().movedim(1, -1).reshape(-1, self.dim)
+        z = at_least_float32(features).movedim(1, -1).reshape(-1, self.dim)
         lit = z.square().sum(1) > 0
         if self.similarity == "unit" and lit.any():
             z = z[lit]  # a prototype of length 0 has no direction to compare, and no gradient of a sensible size

@@ -94,6 +94,8 @@ def looking_loss(
 ) -> Float[Tensor, " b"]:
     """softmax_u sim(u) - softmax_u [sim(u) + log e(u) / max e], where softmax_u f = log Σ_u exp(τ f(u)) / τ ≥ max_u f.
 
+    max e is at least 0.01, about a step of a byte: of effects that are not there yet none is the largest.
+
     By how much similarity the best patch beats the best one in whose middle something moves: how far a prototype looks
     past what it moves. A pattern at the edge of a patch tells as much as one in its middle, and it is left to chance
     which of the patches that see a mouth a prototype learns; this prefers the one with the mouth in its middle, and
@@ -101,10 +103,10 @@ def looking_loss(
 
     Args:
         similarity: of every patch to the prototype.
-        effect: e ≥ 0 of the prototype on the middle of every patch.
+        effect: e ≥ 0 of the prototype on the middle of every patch, in units of x_0 ∈ [-1, 1].
         temperature: τ of the softmax, that of the pooling.
     """
-    share = effect / effect.amax((1, 2), keepdim=True).clamp_min(1e-12)
+    share = effect / effect.amax((1, 2), keepdim=True).clamp_min(1e-2)
     moving = similarity + share.clamp_min(1e-3).log()  # a patch that moves nothing is to lose, not to be -inf
     best, best_moving = ((temperature * f.flatten(1)).logsumexp(1) for f in (similarity, moving))
     return (best - best_moving) / temperature

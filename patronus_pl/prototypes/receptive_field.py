@@ -61,7 +61,18 @@ def patch_means(
     values: Float[Tensor, "b height width"], field: ReceptiveField, patches: tuple[int, int]
 ) -> Float[Tensor, "b rows cols"]:
     """Mean over the window of every patch; what hangs over the edge of the image counts as 0."""
-    # Entry i of the pooled map is the window that starts at pixel i - size.
-    pooled = F.avg_pool2d(F.pad(values[:, None], [field.size] * 4), field.size, stride=1)[:, 0]
-    rows, cols = (field.size + field.offset + field.jump * torch.arange(n, device=values.device) for n in patches)
+    around = max(field.size, -field.offset)  # padding may put a window, or its middle, outside the image altogether
+    # Entry i of the pooled map is the window that starts at pixel i - around.
+    pooled = F.avg_pool2d(F.pad(values[:, None], [around] * 4), field.size, stride=1)[:, 0]
+    rows, cols = (around + field.offset + field.jump * torch.arange(n, device=values.device) for n in patches)
     return pooled[:, rows][:, :, cols]
+
+
+def middle_means(
+    values: Float[Tensor, "b height width"], field: ReceptiveField, patches: tuple[int, int]
+) -> Float[Tensor, "b rows cols"]:
+    """Mean over the middle of every patch, weighted by a tent: the centre counts most."""
+    middle = field.middle()
+    first, second = (middle.size + 1) // 2, middle.size // 2 + 1  # a tent is a box of boxes
+    boxes = F.avg_pool2d(F.pad(values[:, None], [first - 1] * 4), first, stride=1)[:, 0]
+    return patch_means(boxes, ReceptiveField(second, field.jump, middle.offset + first - 1), patches)

@@ -1,3 +1,4 @@
+import itertools
 import math
 from typing import Any
 from unittest.mock import Mock
@@ -310,16 +311,22 @@ def test_a_step_asks_whether_a_prototype_looks_at_what_it_moves(make_model: Mode
         similarity = model.similarity_map(x[: len(before)])
     field, costs = model.encoder.receptive_field, []
     margin = field.size // 3
-    side = field.size - 2 * margin
+    tent = np.convolve(*[np.ones((field.size - 2 * margin + 1) // 2)] * 2)  # of an odd width
+    side = len(tent)
     for change, maps, j in zip((after - before).square().sum(1), similarity, taken.prototype, strict=True):
         height, width = change.shape
         weights, effects = [], []
         for row, col in np.ndindex(*maps[j].shape):
             top, left = (field.offset + k * field.jump + margin for k in (row, col))
-            inside = change[max(top, 0) : min(top + side, height), max(left, 0) : min(left + side, width)]
-            effects.append((inside.sum().item() / side**2) ** 0.5)
+            rows, cols = (range(k, k + side) for k in (top, left))
+            inside = [
+                tent[y - top] * tent[x - left] * change[y, x].item()
+                for y, x in itertools.product(rows, cols)
+                if 0 <= y < height and 0 <= x < width
+            ]
+            effects.append((sum(inside) / tent.sum() ** 2) ** 0.5)
             weights.append(math.exp(10 * maps[j, row, col].item()))
-        share = np.maximum(np.array(effects) / max(effects), 1e-3)
+        share = np.maximum(np.array(effects) / max(*effects, 0.01), 1e-3)
         costs.append(-math.log(np.average(share**10, weights=weights)) / 10)
     assert logged["total"] == pytest.approx(logged["train/loss"] + 0.3 * 0.5 * logged["train/looking"], rel=1e-4)
     assert logged["train/looking"] == pytest.approx((np.array(costs) * taken.valid.numpy()).mean(), rel=0.02)

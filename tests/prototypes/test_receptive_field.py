@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from patronus_pl.prototypes import PatchEncoder, ReceptiveField, patch_means
+from patronus_pl.prototypes import PatchEncoder, ReceptiveField, middle_means, patch_means
 from patronus_pl.types import Box
 
 PAPER = ((3, 3, 3, 3), (2, 1, 1, 1), (1, 0, 0, 0))
@@ -80,3 +80,18 @@ def test_the_middle_of_a_window_has_its_centre(size: int, inner: int) -> None:
     middle = field.middle()
     assert (middle.size, middle.jump) == (inner, 2)
     assert [middle.centre(k) for k in range(4)] == [field.centre(k) for k in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("kernels", "tent"), [((2, 2), (1, 1)), ((3, 3), (1, 2, 1)), ((4, 4), (1, 2, 2, 1)), ((7, 5), (1, 2, 3, 2, 1))]
+)
+def test_what_lies_at_the_centre_of_a_patch_counts_most(kernels: tuple[int, int], tent: tuple[int, ...]) -> None:
+    field = ReceptiveField.of(kernels, (2, 1), (4, 1))  # some windows hang over the edge
+    values = torch.rand(2, 21, 18, generator=torch.Generator().manual_seed(0))
+    found = middle_means(values, field, (11, 9))
+    weights = torch.outer(torch.tensor(tent), torch.tensor(tent)) / sum(tent) ** 2
+    around = torch.nn.functional.pad(values, [30] * 4)
+    for row, col in np.ndindex(11, 9):
+        top, left = (int(30 + field.centre(k) - len(tent) / 2) for k in (row, col))
+        expected = (around[:, top : top + len(tent), left : left + len(tent)] * weights).sum((1, 2))
+        torch.testing.assert_close(found[:, row, col], expected)
