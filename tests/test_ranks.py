@@ -88,8 +88,8 @@ def test_any_number_of_ranks_trains_the_same_weights(folder: Path, name: str, ke
     start = torch.load(run_of(folder, "single") / "half.ckpt", weights_only=True)[key]
     assert expected.keys() == found.keys()
     for part, value in expected.items():
-        # s is steep in d² where a patch is the prototype itself, as at the start: there rounding shows.
-        tolerance = 2e-3 if part.startswith("activation_") else 1e-5
+        # Lightning puts the weights to resume from into a model that is in float32 still.
+        tolerance = 1e-9 if name == "double" else 1e-6
         torch.testing.assert_close(found[part], value, atol=tolerance, rtol=0, msg=lambda text, part=part: part + text)
     for part in ("prototypes.vectors", "encoder.layers.0.weight", "denoiser.first.weight", "activation_mean"):
         assert (expected[part] - start[part]).abs().max() > 5e-5, part
