@@ -103,7 +103,7 @@ def top_patches(
     count = 0
     for batch in batches:
         x = as_floats(batch["image"]).to(model.device)
-        features = model.encoder(x)
+        features = model.features(x)
         similarity = model.prototypes.similarity_map(features)
         s = model.prototypes.pool(similarity)
         follow.update(similarity, s)

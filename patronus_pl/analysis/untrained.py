@@ -29,7 +29,7 @@ def untrained(model: PatronusModule, images: Image, seed: int = 0, batch_size: i
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         null = _built_again(model).to(model.device).eval()
-    features = null.encoder(images[:batch_size].to(model.device))
+    features = null.features(images[:batch_size].to(model.device))
     null.prototypes.initialise_from(features, torch.Generator().manual_seed(seed))
     s = encode(null, images, batch_size)
     set_ranges(null, s)
