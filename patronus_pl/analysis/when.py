@@ -72,13 +72,13 @@ def emergence(
     low, high = model.activation_low.cpu()[index], model.activation_high.cpu()[index]
     parts = take_apart(model, images, steps, batch_size)
     original = _original_run(model, parts, steps, batch_size)
-    rise = torch.zeros(len(index), len(images), steps)
+    rise = torch.zeros(len(index), len(images), steps, dtype=original.dtype)
     t = torch.tensor(model.schedule.respaced(steps)).flip(0)
     for job in jobs(parts, indices, high[:, None], batch_size, model.device):
         own = index[job.prototype]
         for i, step in enumerate(model.sample_steps(job.x_T, job.s, steps, "ddim")):
             s = model.encode(step.x_0).cpu()[torch.arange(len(own)), own]
-            rise[job.prototype, job.image, i] = (s - original[job.image, own, i]).to(rise)
+            rise[job.prototype, job.image, i] = s - original[job.image, own, i]
     curve = rise.mean(1)
     plateau = curve[:, -1]
     visible = plateau > VISIBLE * (high - low)

@@ -69,8 +69,8 @@ def test_tensorboard_has_the_same_pictures_and_what_they_cost(run: Path) -> None
 
 def test_it_draws_in_float64_and_the_average_is_in_it(tmp_path: Path) -> None:
     """Lightning leaves what a callback keeps, the average, to the callback; and images come as bytes."""
-    model, average = fresh(), EMA()
-    trainer(tmp_path, Pictures(**LITTLE), average, max_epochs=1, precision="64-true").fit(model, faces(train=4))
+    model = fresh()
+    trainer(tmp_path, Pictures(**LITTLE), EMA(), max_epochs=1, precision="64-true").fit(model, faces(train=4))
     assert {path.name for path in tmp_path.rglob("*.png")} == {f"{kind}_{2:07d}.png" for kind in KINDS}
     assert {value.dtype for value in model.state_dict().values() if value.is_floating_point()} == {torch.float64}
 
