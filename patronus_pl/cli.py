@@ -120,6 +120,11 @@ def _run_engine(argv: list[str]) -> None:
 
         def instantiate_trainer(self, **kwargs: Any) -> Trainer:
             trainer = super().instantiate_trainer(**kwargs)
+            if trainer.precision in ("16-true", "bf16-true"):  # of weights and activations, not of some operations
+                raise InvalidOptionError(
+                    f"trainer.precision is {trainer.precision}; the activations need weights of float32: use "
+                    f"{trainer.precision.replace('true', 'mixed')}, 32-true or 64-true"
+                )
             # A callback after EMA would see the raw weights, and `callbacks+:` appends: EMA goes back to its place.
             trainer.callbacks.sort(key=lambda callback: isinstance(callback, EMA))  # type: ignore[attr-defined]
             return trainer

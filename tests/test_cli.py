@@ -330,6 +330,17 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("precision", ["16", "bf16"])
+def test_weights_of_half_precision(tmp_path: Path, capsys: pytest.CaptureFixture[str], precision: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *config_args("quickstart", tmp_path), f"--trainer.precision={precision}-true"])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith(f"patronus: error: trainer.precision is {precision}-true; ")
+    assert f"use {precision}-mixed, " in error
+    assert not list(tmp_path.rglob("version_*"))
+
+
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["frobnicate"])
