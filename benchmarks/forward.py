@@ -3,7 +3,7 @@
 python benchmarks/forward.py [--batch 64] [--quick]
 
 Plain is fp32, contiguous, and embeds s at every step; patronus is channels_last, embeds s once for all steps, and uses
-bfloat16 where the machine computes it in hardware (the table says which). `difference` is the largest one in the noise.
+bfloat16 where it is the faster one (the table says which). `difference` is the largest one in the noise.
 """
 
 import torch

@@ -3,7 +3,7 @@
 python benchmarks/training.py [--batch 64] [--quick]
 
 A step is forward, backward, clipping and AdamW on random images. Plain is fp32, contiguous, with PyTorch's AdamW loop;
-patronus is channels_last, fused AdamW, and bfloat16 where the machine computes it in hardware (the table says which).
+patronus is channels_last, fused AdamW, and bfloat16 where it is the faster one (the table says which).
 """
 
 from report import median_seconds, options, report

@@ -66,7 +66,7 @@ def sample(
         batch_size: images drawn at once.
         seed: of activations and noise.
         device: auto, cpu or cuda[:i].
-        precision: of the denoiser; auto is bf16 where the device computes it in hardware.
+        precision: of the denoiser; auto is bf16 where that is the faster one.
     """
     if n < 1 or batch_size < 1:
         raise InvalidOptionError(f"n is {n} and batch_size {batch_size}; draw at least 1 image, at least 1 at once")
