@@ -69,7 +69,6 @@ def fit(folder: Path, name: str, ranks: int, *more: str) -> None:
     # Two channels a group: with one, GroupNorm takes out what a bias adds. Its gradient is then rounding alone, which
     # Adam makes as large as any other.
     args += [*WIDE, "--model.init_args.denoiser.init_args.base=16", "--model.init_args.lr=1e-4"]
-    args += ["--model.init_args.invariance=0.1"]  # all penalties at once
     args += [
         "--model.init_args.warmup_steps=0",
         f"--trainer.max_steps={STEPS}",

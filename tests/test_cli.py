@@ -120,7 +120,7 @@ def test_paper_overlay_sets_every_choice_back(tmp_path: Path, capsys: pytest.Cap
     config = yaml.safe_load(capsys.readouterr().out)
     model = config["model"]["init_args"]
     assert (model["prediction"], model["standardise"], model["init"]) == ("epsilon", False, "random")
-    off = "decorrelation", "sparsity", "faithfulness", "looking", "invariance", "kurtosis", "distinctness", "revival"
+    off = "decorrelation", "sparsity", "faithfulness", "looking", "kurtosis", "distinctness", "revival"
     assert {name: model[name] for name in off} == dict.fromkeys(off, 0)
     assert not model["denoiser"]["init_args"]["additive_condition"]
     assert (model["skip_width"], model["timestep_power"]) == (None, 1.0)

@@ -26,7 +26,6 @@ PAPER_START: dict[str, Any] = {
     "sparsity": 0.0,
     "faithfulness": 0.0,
     "looking": 0.0,
-    "invariance": 0.0,
     "kurtosis": 0.0,
     "revival": 0,
 }

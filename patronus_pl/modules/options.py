@@ -23,7 +23,7 @@ def check_options(model: Any) -> None:
     for left, a, right, b in fits:
         if a != b:
             raise InvalidOptionError(f"{left} is {a} but {right} is {b}; make them equal")
-    weights = "decorrelation", "sparsity", "faithfulness", "looking", "invariance", "kurtosis", "distinctness"
+    weights = "decorrelation", "sparsity", "faithfulness", "looking", "kurtosis", "distinctness"
     for name in (*weights, "edit_warmup", "kurtosis_warmup", "revival", "seed"):
         if getattr(model, name) < 0:
             raise InvalidOptionError(f"model.{name} is {getattr(model, name)}; it must not be negative")

@@ -29,7 +29,7 @@ class PatronusModule(DiffusionModule):
     Training minimises, over encoder, prototypes and denoiser together,
         E ‖target - net(x_t, t, s(x_0))‖²
             + λ_c · decorrelation(s) + λ_k · kurtosis(s) + λ_e · sparsity(Δx̂_0) + λ_f · faithfulness(Δs, Δŝ)
-            + λ_l · looking(sim, Δx̂_0) + λ_i · invariance(s, s') + λ_d · distinctness(p),
+            + λ_l · looking(sim, Δx̂_0) + λ_d · distinctness(p),
     with target = v = √ᾱ ε - √(1-ᾱ) x_0 or ε, and x_t = √ᾱ_t x_0 + √(1-ᾱ_t) ε (Weng et al. 2026; Salimans & Ho 2022).
     Images are float in [-1, 1], activations s are (b, m) as the prototype layer reports them; the denoiser sees them
     standardised, (s - mean) / std, with the statistics stored in the checkpoint.
@@ -62,9 +62,6 @@ class PatronusModule(DiffusionModule):
             reads in the predicted one should change in that prototype alone, and in full.
         looking: λ_l, weight of the penalty on a prototype that looks past what it moves: of all patches that tell the
             same, it should learn the one that has in its middle what those edits change.
-        invariance: λ_i, weight of the penalty on activations that change with the view of an image (`random_views`:
-            mirrored, moved a little, dimmer or brighter): prototypes then tell kinds of things apart better, and paint
-            a picture a little worse. Costs one more pass through the encoder.
         edit_warmup: optimiser steps over which λ_e, λ_f and λ_l grow from 0.
         kurtosis: λ_k, weight of the penalty that gives each prototype a concept of its own, there or not.
         kurtosis_warmup: optimiser steps over which λ_k grows from 0: first learn what there is, then take it apart.
@@ -108,7 +105,6 @@ class PatronusModule(DiffusionModule):
         sparsity: float = 0.15,
         faithfulness: float = 0.008,
         looking: float = 0.0,
-        invariance: float = 0.0,
         edit_warmup: int = 400,
         kurtosis: float = 0.01,
         kurtosis_warmup: int = 2500,
@@ -128,7 +124,7 @@ class PatronusModule(DiffusionModule):
         self.prediction, self.standardise, self.init = prediction, standardise, init
         self.decorrelation, self.decorrelation_floor, self.balance = decorrelation, decorrelation_floor, balance
         self.sparsity, self.faithfulness, self.looking = sparsity, faithfulness, looking
-        self.invariance, self.edit_warmup = invariance, edit_warmup
+        self.edit_warmup = edit_warmup
         self.kurtosis, self.kurtosis_warmup = kurtosis, kurtosis_warmup
         self.revival, self.distinctness, self.distinctness_margin = revival, distinctness, distinctness_margin
         self.timestep_power, self.seed = timestep_power, seed
@@ -296,7 +292,7 @@ class PatronusModule(DiffusionModule):
         output = self.network(torch.cat([condition, taken.condition[:k]]))(x_t[rows], t[rows])
         per_image = self._capped(self.prediction_loss(output[:b], x_0, noise, t), t)
         loss = denoising = per_image.mean()
-        found = list(penalties.of_activations(self, everyone, batch, draw))
+        found = list(penalties.of_activations(self, everyone, batch))
         if k:
             before, after = (self.clean(part, x_t[:k], t[:k]) for part in (output[:k], output[b:]))
             found += penalties.of_edits(self, taken, similarity[:k], before, after)

@@ -7,17 +7,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patronus_pl.modules.base import StepDraw
 from patronus_pl.modules.taking_back import TakenBack
 from patronus_pl.prototypes import (
     decorrelation_loss,
     distinctness_loss,
     faithfulness_loss,
-    invariance_loss,
     kurtosis_loss,
     looking_loss,
     middle_means,
-    random_views,
     sparsity_loss,
 )
 from patronus_pl.types import Image, SimilarityMap
@@ -34,26 +31,19 @@ class Penalty(NamedTuple):
     value: Float[Tensor, ""]
 
 
-def of_activations(
-    model: Any, everyone: Float[Tensor, "all m"], batch: dict[str, Any], draw: StepDraw
-) -> Iterator[Penalty]:
+def of_activations(model: Any, everyone: Float[Tensor, "all m"], batch: dict[str, Any]) -> Iterator[Penalty]:
     """Those on what prototypes say, of which each that is on.
 
     Args:
         model: a `PatronusModule` in training, which imports this.
         everyone: activations of the batches of all ranks.
         batch: this rank's.
-        draw: of this step.
     """
     if model.decorrelation:
         value = decorrelation_loss(everyone, weights(model, batch), model.decorrelation_floor)
         yield Penalty("decorrelation", model.decorrelation, value)
     if model.kurtosis:
         yield Penalty("kurtosis", model.kurtosis * grown(model, model.kurtosis_warmup), kurtosis_loss(everyone))
-    if model.invariance:
-        views = random_views(batch["image"], draw.uniform(4))
-        value = invariance_loss(everyone, model.all_ranks(model.prototypes(model.encoder(views))))
-        yield Penalty("invariance", model.invariance, value)
     if model.distinctness:
         value = distinctness_loss(model.prototypes.vectors, model.distinctness_margin)
         yield Penalty("distinctness", model.distinctness, value)

@@ -15,13 +15,11 @@ from patronus_pl.prototypes.losses import (
     decorrelation_loss,
     distinctness_loss,
     faithfulness_loss,
-    invariance_loss,
     kurtosis_loss,
     looking_loss,
     sparsity_loss,
 )
 from patronus_pl.prototypes.receptive_field import ReceptiveField, middle_means, patch_means
-from patronus_pl.prototypes.views import random_views
 
 __all__ = [
     "Balance",
@@ -36,12 +34,10 @@ __all__ = [
     "distinctness_loss",
     "faithfulness_loss",
     "independent_frequencies",
-    "invariance_loss",
     "joint_frequencies",
     "kurtosis_loss",
     "looking_loss",
     "middle_means",
     "patch_means",
-    "random_views",
     "sparsity_loss",
 ]

@@ -61,21 +61,6 @@ def kurtosis_loss(activations: Activations) -> Float[Tensor, ""]:
     return z.pow(4).mean() - 1
 
 
-def invariance_loss(activations: Activations, views: Activations) -> Float[Tensor, ""]:
-    """mean_j 1 - corr(s_j, s'_j) over the batch: 0 where a prototype ranks images as it ranks other views of them.
-
-    Of all codes that a picture can be painted from, this prefers the one that says what is there rather than where and
-    how bright it is, which is also what classes are told apart by. A correlation, as in Barlow Twins (Zbontar et al.
-    2021), whose other half is `decorrelation_loss`: a prototype cannot win by shrinking, and a constant one pays 1.
-
-    Args:
-        activations: s of at least two images.
-        views: s' of another view of each.
-    """
-    unit = [F.normalize(s - s.mean(0), dim=0, eps=1e-6) for s in (activations, views)]
-    return 1 - (unit[0] * unit[1]).sum(0).mean()
-
-
 def sparsity_loss(change: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
     """mean_p √(Σ_c change_c(p)² + δ²): over how much of the picture one prototype has its effect.
 
