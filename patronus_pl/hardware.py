@@ -12,7 +12,7 @@ def best_precision() -> Literal["bf16-mixed", "32-true"]:
     """`bf16-mixed` where bfloat16 is faster than float32, else `32-true`.
 
     It is on GPUs from Ampere on, on CPUs with AMX tiles, and on AMD's with AVX512-BF16. Intel's compute the latter at
-    about half the rate of float32 (a Xeon whose hypervisor hides AMX trained the quickstart 1.5 times slower with it),
+    about half the rate of float32 (a Xeon whose hypervisor hides AMX trained the quickstart 1.4 times slower with it),
     and elsewhere it is emulated.
     """
     return "bf16-mixed" if _fast_bfloat16("cuda" if torch.cuda.is_available() else "cpu") else "32-true"
