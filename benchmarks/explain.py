@@ -17,8 +17,9 @@ import torch
 from report import options, report
 from steps import model_of
 
-from patronus_pl.analysis.findings import Effort, Subject
-from patronus_pl.analysis.report import explain
+from patronus_pl.analysis.report.findings import Effort
+from patronus_pl.analysis.report.report import explain
+from patronus_pl.analysis.subject import Subject
 from patronus_pl.data import PlantedFaces
 
 

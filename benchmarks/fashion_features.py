@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from report import RESULTS, options, report
 
-from patronus_pl.analysis.judges import judged, train_judge
+from patronus_pl.analysis.attributes.judges import judged, train_judge
 from patronus_pl.data import FashionMNIST
 from patronus_pl.metrics import network_hash
 

@@ -26,21 +26,20 @@ from PIL import Image
 from report import options, report
 from torch import Tensor
 
-from patronus_pl.analysis.association import associate
-from patronus_pl.analysis.compensate import compensated_moves
-from patronus_pl.analysis.draw import draw
-from patronus_pl.analysis.edit import encode
-from patronus_pl.analysis.findings import Subject
-from patronus_pl.analysis.intervene import Moves, attribute_moves, intervene
-from patronus_pl.analysis.judges import NearestPortrait, assess, judged
-from patronus_pl.analysis.ties import MOVED, effects, tie_matrix
-from patronus_pl.analysis.where import as_floats
+from patronus_pl.analysis.attributes.association import associate
+from patronus_pl.analysis.attributes.judges import NearestPortrait, assess, judged
+from patronus_pl.analysis.audit.compensate import compensated_moves
+from patronus_pl.analysis.audit.intervene import Moves, attribute_moves, intervene
+from patronus_pl.analysis.audit.ties import MOVED, effects, tie_matrix
+from patronus_pl.analysis.editing.decoding import draw, encode
+from patronus_pl.analysis.subject import Subject
 from patronus_pl.commands.experiment import once, train
 from patronus_pl.data import PlantedFaces
 from patronus_pl.data.planted_faces import ATTRIBUTES
 from patronus_pl.data.planted_templates import every_portrait
 from patronus_pl.metrics import RandomFeatures, frechet_distance
 from patronus_pl.modules import PatronusModule
+from patronus_pl.pixels import as_floats
 from patronus_pl.runs import find_checkpoint, writable_folder
 
 CONFIGS = Path(__file__).parent.parent / "configs"

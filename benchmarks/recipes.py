@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from patronus_pl.analysis.figures import image_grid
-from patronus_pl.analysis.findings import Subject
+from patronus_pl.analysis.pages.figures import image_grid
+from patronus_pl.analysis.subject import Subject
 from patronus_pl.commands.files import data_of
 from patronus_pl.diffusion import NoiseSource
 from patronus_pl.modules import PatronusModule

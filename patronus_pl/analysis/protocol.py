@@ -16,9 +16,9 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from patronus_pl.analysis.findings import Subject
+from patronus_pl.analysis.subject import Subject
+from patronus_pl.diffusion.sampling import Sampler
 from patronus_pl.errors import PatronusError
-from patronus_pl.modules.patronus import Sampler
 from patronus_pl.types import ImageBytes
 
 Section = dict[str, Any]
@@ -153,3 +153,7 @@ def attempt(measure: Callable[[], Any]) -> Any:
         return measure()
     except PatronusError as error:
         return {"absent": str(error)}
+
+
+FOLDS = 5
+"""Of a linear probe."""

@@ -10,14 +10,23 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 
-from patronus_pl.analysis.census import best_attribute
-from patronus_pl.analysis.edit import PSNR_FLOOR, Change, chosen, encode
+from patronus_pl.analysis.attributes.reading import best_attribute
+from patronus_pl.analysis.editing.changes import Change
+from patronus_pl.analysis.editing.decoding import encode
+from patronus_pl.analysis.editing.edit import PSNR_FLOOR, chosen
+from patronus_pl.analysis.pages.series import (
+    Series,
+    Variant,
+    draw_grid,
+    edited_series,
+    interpolated_series,
+    write_table,
+)
 from patronus_pl.analysis.ranges import set_ranges, unmeasured
-from patronus_pl.analysis.series import Series, Variant, draw_grid, edited_series, interpolated_series, write_table
 from patronus_pl.data.base import SPLITS, ImageDataModule, normalise
+from patronus_pl.diffusion.sampling import Sampler
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.modules import PatronusModule
-from patronus_pl.modules.patronus import Sampler
 from patronus_pl.runs import writable_folder
 from patronus_pl.types import Activations, Attributes
 

@@ -10,18 +10,19 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
-from patronus_pl.analysis.cost import cost
-from patronus_pl.analysis.evaluate import evaluate, prior_protocol, prior_quality
-from patronus_pl.analysis.findings import Subject
-from patronus_pl.analysis.generated import Networks
+from patronus_pl.analysis.evaluate.cost_card import cost
+from patronus_pl.analysis.evaluate.evaluate import evaluate
+from patronus_pl.analysis.evaluate.image_quality import Networks
+from patronus_pl.analysis.evaluate.prior_gap import prior_protocol, prior_quality
 from patronus_pl.analysis.protocol import DIGITS, PRESETS, Plan, array_hash, attempt, made_with, plain
+from patronus_pl.analysis.subject import Subject
 from patronus_pl.data.activations import Activations
 from patronus_pl.data.base import ImageDataModule
+from patronus_pl.diffusion.sampling import Sampler
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.files import replacing
 from patronus_pl.metrics import InceptionFeatures, RandomFeatures, WeightsNotFoundError, load_lpips, network_hash
 from patronus_pl.modules import LatentPrior, PatronusModule
-from patronus_pl.modules.patronus import Sampler
 from patronus_pl.ranks import Ranks
 from patronus_pl.runs import find_checkpoint, run_folder, writable_folder
 

@@ -10,12 +10,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
-from patronus_pl.analysis.draw import draw
-from patronus_pl.analysis.edit import encode
+from patronus_pl.analysis.editing.decoding import draw, encode
 from patronus_pl.analysis.protocol import pixel_hash
-from patronus_pl.analysis.where import as_floats
 from patronus_pl.callbacks.pictures import images_of
 from patronus_pl.data.base import ImageDataModule
+from patronus_pl.diffusion.sampling import Sampler
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.metrics import (
     FeatureStatistics,
@@ -28,7 +27,7 @@ from patronus_pl.metrics import (
     network_hash,
 )
 from patronus_pl.modules import LatentPrior, PatronusModule
-from patronus_pl.modules.patronus import Sampler
+from patronus_pl.pixels import as_floats
 from patronus_pl.types import Activations
 
 

@@ -15,13 +15,13 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from PIL import Image as PillowImage
 
-from patronus_pl.analysis.census import census
-from patronus_pl.analysis.edit import encode
-from patronus_pl.analysis.faithfulness import reconstruct
-from patronus_pl.analysis.figures import census_picture, image_grid, matrix
-from patronus_pl.analysis.patches import top_patches
-from patronus_pl.analysis.what import what
-from patronus_pl.analysis.when import emergence
+from patronus_pl.analysis.editing.decoding import encode
+from patronus_pl.analysis.explain.census import census
+from patronus_pl.analysis.explain.patches import top_patches
+from patronus_pl.analysis.explain.reconstruction import reconstruct
+from patronus_pl.analysis.explain.what import what
+from patronus_pl.analysis.explain.when import emergence
+from patronus_pl.analysis.pages.figures import census_picture, image_grid, matrix
 from patronus_pl.data.base import ImageDataModule, ImageTable, normalise
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.modules import PatronusModule

@@ -6,7 +6,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from patronus_pl.analysis.census import census
+from patronus_pl.analysis.explain.census import census
 from patronus_pl.analysis.ranges import ranges
 from patronus_pl.data.base import ImageDataModule, normalise
 from patronus_pl.modules import PatronusModule

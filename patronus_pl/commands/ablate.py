@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from patronus_pl.analysis import figures
+from patronus_pl.analysis.pages import figures
 from patronus_pl.commands.compare import read_evaluation
 from patronus_pl.commands.experiment import once, read_config, train
 from patronus_pl.errors import InvalidOptionError

@@ -8,19 +8,19 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from patronus_pl.analysis.audit import Plan, auditable, restricted
-from patronus_pl.analysis.audit import audit as find
-from patronus_pl.analysis.audit_report import audit_numbers, told, write_audit
-from patronus_pl.analysis.edit import encode
-from patronus_pl.analysis.findings import Subject
-from patronus_pl.analysis.judges import Judge, NamedJudge, NearestPortrait, ProbeJudge, train_judge
-from patronus_pl.analysis.where import as_floats
+from patronus_pl.analysis.attributes.judges import Judge, NamedJudge, NearestPortrait, ProbeJudge, train_judge
+from patronus_pl.analysis.audit.audit import Plan, auditable, restricted
+from patronus_pl.analysis.audit.audit import audit as find
+from patronus_pl.analysis.audit.audit_report import audit_numbers, told, write_audit
+from patronus_pl.analysis.editing.decoding import encode
+from patronus_pl.analysis.subject import Subject
 from patronus_pl.commands.files import opened
 from patronus_pl.data import ImageDataModule, PlantedFaces
 from patronus_pl.data.planted_faces import ATTRIBUTES
 from patronus_pl.data.planted_templates import every_portrait
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.modules import PatronusModule
+from patronus_pl.pixels import as_floats
 from patronus_pl.runs import find_checkpoint, run_folder, writable_folder
 
 TRAINED_ON = 8000

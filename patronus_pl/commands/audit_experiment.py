@@ -9,7 +9,7 @@ import torch
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-from patronus_pl.analysis import figures
+from patronus_pl.analysis.pages import figures
 from patronus_pl.commands.experiment import once, read_config, train
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.metrics import auroc

@@ -3,8 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from patronus_pl.analysis.findings import Effort, Subject
-from patronus_pl.analysis.report import explain as write_report
+from patronus_pl.analysis.report.findings import Effort
+from patronus_pl.analysis.report.report import explain as write_report
+from patronus_pl.analysis.subject import Subject
 from patronus_pl.commands.files import opened
 from patronus_pl.data import ImageDataModule
 from patronus_pl.runs import run_folder

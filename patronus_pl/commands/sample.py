@@ -12,12 +12,11 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from patronus_pl.analysis.association import associate
-from patronus_pl.analysis.audit import restricted
-from patronus_pl.analysis.balance import balance as balanced
-from patronus_pl.analysis.draw import draw
-from patronus_pl.analysis.edit import encode
-from patronus_pl.analysis.findings import Subject
+from patronus_pl.analysis.attributes.association import associate
+from patronus_pl.analysis.attributes.balance import balance as balanced
+from patronus_pl.analysis.audit.audit import restricted
+from patronus_pl.analysis.editing.decoding import draw, encode
+from patronus_pl.analysis.subject import Subject
 from patronus_pl.commands.files import data_of
 from patronus_pl.commands.ranks import all_ranks
 from patronus_pl.data import Activations, ImageDataModule

@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from patronus_pl.diffusion import Denoise, NoiseSchedule, NoiseSource, Step, samplers
+from patronus_pl.diffusion.sampling import Sampler
 from patronus_pl.errors import InvalidOptionError, TrainingDivergedError
 from patronus_pl.modules.checkpoint import load_module
 from patronus_pl.types import Timesteps, at_least_float32
 
-Sampler = Literal["ddpm", "ddim", "dpm++"]
 Prediction = Literal["v", "epsilon"]
 Network = Callable[[Tensor, Tensor], Tensor]
 """(x_t, t) -> prediction, shaped like x_t."""

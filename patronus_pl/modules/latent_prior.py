@@ -8,8 +8,9 @@ from torch import Tensor
 
 from patronus_pl.denoiser import VectorNet
 from patronus_pl.diffusion import NoiseSchedule, NoiseSource, samplers
+from patronus_pl.diffusion.sampling import Sampler
 from patronus_pl.errors import CheckpointError, InvalidOptionError
-from patronus_pl.modules.base import DiffusionModule, Sampler
+from patronus_pl.modules.base import DiffusionModule
 from patronus_pl.modules.checkpoint import configuration
 from patronus_pl.types import Activations
 

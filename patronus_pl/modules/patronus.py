@@ -9,10 +9,10 @@ from torch import Tensor
 
 from patronus_pl.denoiser import UNet
 from patronus_pl.diffusion import NoiseSchedule, samplers
+from patronus_pl.diffusion.sampling import Sampler
 from patronus_pl.errors import CheckpointError
 from patronus_pl.modules import penalties
 from patronus_pl.modules.base import DiffusionModule, Network, Prediction, StepDraw
-from patronus_pl.modules.base import Sampler as Sampler
 from patronus_pl.modules.checkpoint import configuration
 from patronus_pl.modules.options import check_options
 from patronus_pl.modules.revival import revive

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from patronus_pl.analysis.findings import Subject
+from patronus_pl.analysis.subject import Subject
 from tests.analysis.painter import paint
 
 NAMES = ("hat", "smile", "scarf", "beard")

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from lightning.pytorch.cli import instantiate_module
 
-from patronus_pl.analysis.findings import Effort, Subject
+from patronus_pl.analysis.report.findings import Effort
+from patronus_pl.analysis.subject import Subject
 from patronus_pl.data import PlantedFaces
 from patronus_pl.modules import PatronusModule
 from tests.conftest import tiny_configuration

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from patronus_pl.analysis.report import explain
+from patronus_pl.analysis.report.report import explain
 from tests.analysis.subjects import LITTLE, faces, tiny_model, with_ranges
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="drives the browser: pip install selenium")

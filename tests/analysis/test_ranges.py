@@ -3,8 +3,7 @@
 import numpy as np
 import torch
 
-from patronus_pl.analysis import measure_ranges
-from patronus_pl.analysis.ranges import ranges, unmeasured
+from patronus_pl.analysis.ranges import measure_ranges, ranges, unmeasured
 from patronus_pl.modules import PatronusModule
 from tests.analysis.painter import images, painter
 

@@ -8,9 +8,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from patronus_pl.analysis.draw import draw
-from patronus_pl.analysis.edit import encode
-from patronus_pl.analysis.where import as_floats
+from patronus_pl.analysis.editing.decoding import draw, encode
 from patronus_pl.callbacks import EMA, Checkpoint, SampleDistance
 from patronus_pl.callbacks.frechet import log_name, shard
 from patronus_pl.data.base import normalise
@@ -20,6 +18,7 @@ from patronus_pl.errors import InvalidOptionError
 from patronus_pl.metrics import InceptionFeatures, RandomFeatures, extract_features, frechet_distance
 from patronus_pl.modules import LatentPrior, PatronusModule
 from patronus_pl.modules.checkpoint import save_module
+from patronus_pl.pixels import as_floats
 from tests.callbacks.runs import faces, fresh, trainer
 
 NAME = "samples/frechet_distance_RandomFeatures"

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from patronus_pl.analysis.ties import Ties
+from patronus_pl.analysis.audit.ties import Ties
 from patronus_pl.cli import main
 from patronus_pl.modules.checkpoint import save_module
 from tests.analysis.subjects import faces, tiny_model, unlabelled, with_ranges

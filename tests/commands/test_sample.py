@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from patronus_pl.analysis.draw import draw
+from patronus_pl.analysis.editing.decoding import draw
 from patronus_pl.commands import sample as module
 from patronus_pl.commands.sample import sample
 from patronus_pl.data import PlantedFaces

@@ -1,0 +1,1 @@
+"""What prototypes and judges read of the attributes of images."""

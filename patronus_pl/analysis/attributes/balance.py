@@ -1,0 +1,109 @@
+"""Balanced sampling: of many activations keep some in which attributes that the data tie together are independent."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from patronus_pl.analysis.attributes.judges import AttributeReader
+from patronus_pl.errors import InvalidOptionError
+from patronus_pl.metrics import linear_probe
+from patronus_pl.prototypes import cells, independent_frequencies, joint_frequencies
+from patronus_pl.types import Activations, Attributes
+
+
+@dataclass(frozen=True)
+class Balanced:
+    """What `balance` chose, for N candidates and k attributes.
+
+    Attributes:
+        rows: (n,) the candidates to keep.
+        read: (N, k) what a linear probe reads in each candidate, 0 or 1.
+        auroc: (k,) how well such a probe reads real images that it was not fitted on.
+    """
+
+    rows: Int[Tensor, " n"]
+    read: Float[Tensor, "N k"]
+    auroc: Float[Tensor, " k"]
+
+
+def balance(
+    s: Float[Tensor, "N m"],
+    known: Float[Tensor, "r m"],
+    attributes: Float[Tensor, "r k"],
+    names: Sequence[str],
+    n: int,
+    seed: int = 0,
+) -> Balanced:
+    """Keep n candidates so that the attributes a linear probe reads in them are independent.
+
+    The probe is fitted on real images as they are, tie and all. Where it is unsure of one attribute it leans towards
+    what goes with the other, and rightly, for the candidates are tied as well: a rare combination must not be made up
+    of common ones that were misread. What is kept is as independent as the probe reads well, and no more.
+
+    Args:
+        s: the candidates' activations.
+        known: activations of real images.
+        attributes: of these; 0, 1 or NaN.
+        names: of the attributes.
+        n: how many candidates to keep.
+        seed: of all choices.
+
+    Raises:
+        InvalidOptionError: there is a combination of attributes that no candidate shows.
+    """
+    read = read_attributes(s, known, attributes)
+    quality = torch.from_numpy(linear_probe(known, attributes, seed=seed).per_attribute).float()
+    return Balanced(balanced_rows(read, names, n, seed), read, quality)
+
+
+def read_attributes(s: Float[Tensor, "N m"], known: Activations, attributes: Attributes) -> Float[Tensor, "N a"]:
+    """0 or 1: what logistic regressions, fitted on activations and attributes of real images, read in s."""
+    return (AttributeReader(known, attributes)(s) > 0).float()
+
+
+def balanced_rows(attributes: Float[Tensor, "N k"], names: Sequence[str], n: int, seed: int = 0) -> Int[Tensor, " n"]:
+    """Rows in which the attributes are independent, each as common as in all rows.
+
+    Of each combination there are n Π_j p(a_j), rounded so that they add up: at random and without repetition or, where
+    there are too few, each about equally often.
+
+    Args:
+        attributes: 0 and 1; rows of which one is unknown (NaN) are not taken.
+        names: of the attributes.
+        n: how many rows.
+        seed: of choice and order.
+
+    Raises:
+        InvalidOptionError: a combination does not occur.
+    """
+    codes = cells(attributes).numpy()
+    share = independent_frequencies(joint_frequencies(attributes).double()).numpy()
+    counts = np.bincount(codes[codes >= 0], minlength=len(share))
+    lacking = np.flatnonzero(counts == 0)
+    if len(lacking):
+        raise InvalidOptionError(
+            f"of {len(codes)} candidates none shows {_described(int(lacking[0]), names)}, so that {', '.join(names)} "
+            "cannot be balanced; draw more candidates, or name attributes of which every combination occurs"
+        )
+    rng = np.random.default_rng(seed)
+    chosen = [
+        np.resize(rng.permutation(np.flatnonzero(codes == cell)), due) for cell, due in enumerate(_rounded(share * n))
+    ]
+    return torch.from_numpy(rng.permutation(np.concatenate(chosen)))
+
+
+def _rounded(shares: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Whole numbers of the same sum: the largest remainders are rounded up (Hamilton's method)."""
+    whole = np.floor(shares).astype(np.int64)
+    missing = round(float(shares.sum())) - int(whole.sum())
+    whole[np.argsort(whole - shares, kind="stable")[:missing]] += 1
+    return whole
+
+
+def _described(cell: int, names: Sequence[str]) -> str:
+    return " and ".join(name if cell >> j & 1 else f"no {name}" for j, name in enumerate(names))

@@ -1,0 +1,1 @@
+"""`patronus audit`: which attributes a model ties together."""

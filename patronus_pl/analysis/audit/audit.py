@@ -1,0 +1,305 @@
+"""The audit: which attributes a model ties together, how strongly, whether the data do too, and how sure that is."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from patronus_pl.analysis.attributes.association import Association, associate
+from patronus_pl.analysis.attributes.judges import Judge, JudgeQuality, assess
+from patronus_pl.analysis.audit.compensate import compensated_moves
+from patronus_pl.analysis.audit.intervene import (
+    Intervention,
+    Moves,
+    attribute_moves,
+    best_prototype_moves,
+    intervene,
+    placebo_moves,
+    prototype_moves,
+    random_prototype_moves,
+)
+from patronus_pl.analysis.audit.ties import Effects, Ties, effects, find_ties, null_ties, tie_matrix
+from patronus_pl.analysis.editing.decoding import encode
+from patronus_pl.analysis.editing.inverting import take_apart
+from patronus_pl.analysis.progress import counting
+from patronus_pl.analysis.subject import Subject
+from patronus_pl.errors import InvalidOptionError
+from patronus_pl.modules import PatronusModule
+from patronus_pl.pixels import as_floats
+from patronus_pl.types import Activations, Image, ImageBytes
+
+MINORITY = 10
+"""An attribute that fewer images have, or lack, is too rare to be learned."""
+WORST_SPREAD = 0.5
+"""Standard deviation over images that a change of score is reckoned with before it is measured."""
+INVERSION_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to audit.
+
+    Attributes:
+        move: what is moved: `direction`, fitted on s for each attribute; `best`, the prototype that reads it best;
+            `prototypes`, every prototype.
+        noise: where edits start: `random`, or `inverted` from the real images.
+        steps: of DPM-Solver++.
+        control: what the null distribution is made of: `placebo`, moves fitted to random labels; `prototype`, moves of
+            prototypes drawn at random.
+        controls: how many of them.
+        control_images: images in which they are made.
+        margin: ties smaller than this are not worth a word.
+        level: share of false findings that is accepted.
+        precision: wanted half width of the intervals of ties.
+        compensate: also try edits that hold the other attributes.
+        samples: resamplings of every bootstrap.
+        shown: images whose pictures are kept.
+        seed: of noise, controls and resampling.
+        batch_size: pictures at a time.
+    """
+
+    move: Literal["direction", "best", "prototypes"] = "direction"
+    noise: Literal["random", "inverted"] = "random"
+    steps: int = 10
+    control: Literal["placebo", "prototype"] = "placebo"
+    controls: int = 16
+    control_images: int = 50
+    margin: float = 0.1
+    level: float = 0.05
+    precision: float = 0.1
+    compensate: bool = False
+    samples: int = 1000
+    shown: int = 6
+    seed: int = 0
+    batch_size: int = 128
+
+    def check(self, images: int) -> None:
+        """Raise InvalidOptionError if an option is impossible, or the images too few for the wanted precision."""
+        for name in ("steps", "controls", "control_images", "samples", "batch_size"):
+            if getattr(self, name) < 2:
+                raise InvalidOptionError(f"plan.{name} is {getattr(self, name)}; it must be at least 2")
+        if self.shown < 1:
+            raise InvalidOptionError(f"plan.shown is {self.shown}; it must be at least 1")
+        for name in ("margin", "level", "precision"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InvalidOptionError(f"plan.{name} is {getattr(self, name)}; it must lie in (0, 1]")
+        needed = max(2, math.ceil((1.96 * WORST_SPREAD / self.precision) ** 2))
+        if images < needed:
+            raise InvalidOptionError(
+                f"{images} images are too few for intervals of ±{self.precision:g}: about {needed} are needed; "
+                "raise --n (or the size of the split), or --plan.precision"
+            )
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What `audit` found, for p moves and a attributes.
+
+    Attributes:
+        names: of the a attributes.
+        quality: of the judge, on real images.
+        data: how attributes go together in the data.
+        moves: what was moved.
+        seen: scores and pictures.
+        ties: the findings.
+        null: (k, a) ties of random moves.
+        compensated: ties under compensated edits; None if they were not asked for.
+        twin: (p, a) ties of the twin; None if there is none.
+        images: how many were edited.
+        images_needed: how many would give every tested tie an interval of the wanted width.
+    """
+
+    names: tuple[str, ...]
+    quality: JudgeQuality
+    data: Association
+    moves: Moves
+    seen: Intervention
+    ties: Ties
+    null: Float[Tensor, "k a"]
+    compensated: Ties | None
+    twin: Float[Tensor, "p a"] | None
+    images: int
+    images_needed: int
+
+
+def auditable(subject: Subject, wanted: Sequence[str] = ()) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Names of the attributes that can be audited, and why the others cannot.
+
+    Args:
+        subject: training images.
+        wanted: names of attributes; none means all.
+
+    Raises:
+        InvalidOptionError: no attributes, an unknown one, or one that was asked for and is (nearly) constant.
+    """
+    names = list(subject.attribute_names)
+    if not names:
+        raise InvalidOptionError("the data have no attributes to audit; add a table of them (data.attributes)")
+    chosen = list(wanted) or names
+    excluded = {}
+    for name, column in zip(chosen, restricted(subject, chosen).attributes.T, strict=True):
+        held, lacked = int((column == 1).sum()), int((column == 0).sum())
+        if min(held, lacked) < MINORITY:
+            excluded[name] = f"{held} of {held + lacked} images have it; {MINORITY} must, and as many must not"
+    kept = tuple(name for name in chosen if name not in excluded)
+    if len(kept) < 2 or (wanted and excluded):
+        reasons = "; ".join(f"{name}: {why}" for name, why in excluded.items()) or f"there is only {', '.join(kept)}"
+        raise InvalidOptionError(f"too few attributes vary to be audited against each other ({reasons}); name others")
+    return kept, excluded
+
+
+def restricted(subject: Subject, names: Sequence[str]) -> Subject:
+    """The same images with these attributes alone.
+
+    Raises:
+        InvalidOptionError: one that the data do not have.
+    """
+    known = list(subject.attribute_names)
+    for name in names:
+        if name not in known:
+            raise InvalidOptionError(f"there is no attribute {name!r}; the data have {', '.join(known) or 'none'}")
+    columns = [known.index(name) for name in names]
+    kinds = tuple(subject.attribute_kind[a] for a in columns) if len(subject.attribute_kind) else ()
+    table = subject.attributes[:, columns]
+    return replace(subject, attributes=table, attribute_names=tuple(names), attribute_kind=kinds, masks=None)
+
+
+def audit(
+    model: PatronusModule,
+    reference: Subject,
+    images: Image | ImageBytes,
+    judge: Judge,
+    trial: Subject,
+    plan: Plan | None = None,
+    twin: PatronusModule | None = None,
+) -> Audit:
+    """Move every attribute in s, and see what else moves.
+
+    Args:
+        model: a trained model.
+        reference: images of the training set: directions are fitted on them, and their attributes are the data's.
+        images: (n, c, h, w) to edit, not trained on; bytes or floats in [-1, 1].
+        judge: see `judges`; its scores are those of the attributes of `reference`.
+        trial: images on which the judge is tried, which it was not trained on, with the same attributes.
+        plan: how; None takes the defaults.
+        twin: the same model trained on data without the bias.
+
+    Raises:
+        InvalidOptionError: too few images, or a judge that is no better than chance on all but one attribute.
+    """
+    plan = plan or Plan()
+    plan.check(len(images))
+    if twin is not None and plan.move == "prototypes":
+        raise InvalidOptionError("plan.move is 'prototypes', but a twin has other ones; choose direction or best")
+    names = tuple(reference.attribute_names)
+    data = associate(torch.from_numpy(reference.attributes), names, plan.samples, plan.seed)
+    quality = assess(judge, torch.from_numpy(np.ascontiguousarray(trial.images)), torch.from_numpy(trial.attributes))
+    if int(quality.usable.sum()) < 2:
+        raise InvalidOptionError(
+            f"the judge is no better than chance on {_listed(names, ~quality.usable)}; train it longer, or take another"
+        )
+    bench = _Bench(model, reference, images, judge, quality, data, plan)
+    controls = bench.controls()
+    twin_ties = None
+    if twin is not None:
+        other = _Bench(twin, reference, images, judge, quality, data, plan)
+        twin_ties = tie_matrix(other.effects(other.intervene(other.moves)).share, other.moves.own, data.spread)
+    seen = bench.intervene(bench.moves)
+    found = bench.effects(seen)
+    null = bench.null(controls, found)
+    ties = bench.ties(found, null, twin_ties)
+    widest = float((1.96 * ties.error).where(ties.tested, 0.0).max())
+    return Audit(
+        names=names,
+        quality=quality,
+        data=data,
+        moves=bench.moves,
+        seen=seen,
+        ties=ties,
+        null=null,
+        compensated=bench.compensated(found, null) if plan.compensate else None,
+        twin=twin_ties,
+        images=len(images),
+        images_needed=math.ceil(len(images) * (widest / plan.precision) ** 2),
+    )
+
+
+def _listed(names: Sequence[str], which: Tensor) -> str:
+    return ", ".join(name for name, there in zip(names, which.tolist(), strict=True) if there)
+
+
+class _Bench:
+    """One model on the bench: its moves, starting points and noise, the same for every series of edits."""
+
+    def __init__(
+        self,
+        model: PatronusModule,
+        reference: Subject,
+        images: Image | ImageBytes,
+        judge: Judge,
+        quality: JudgeQuality,
+        data: Association,
+        plan: Plan,
+    ) -> None:
+        self.model, self.judge, self.quality, self.data, self.plan = model, judge, quality, data, plan
+        self.reference = self._encode(torch.from_numpy(np.ascontiguousarray(reference.images)))
+        attributes, names = torch.from_numpy(reference.attributes), reference.attribute_names
+        self.directions = attribute_moves(self.reference, attributes, names)
+        self.moves = {
+            "direction": lambda: self.directions,
+            "best": lambda: best_prototype_moves(self.reference, attributes, names),
+            "prototypes": lambda: prototype_moves(self.reference, attributes, names),
+        }[plan.move]()
+        self.s, self.x_T = self._start(images)
+
+    def _encode(self, images: Image | ImageBytes) -> Activations:
+        return encode(self.model, images, self.plan.batch_size)
+
+    def _start(self, images: Image | ImageBytes) -> tuple[Activations, Image]:
+        if self.plan.noise == "inverted":
+            parts = take_apart(self.model, as_floats(images), INVERSION_STEPS, self.plan.batch_size)
+            return parts.s, parts.x_T
+        generator = torch.Generator().manual_seed(self.plan.seed)
+        return self._encode(images), torch.randn(images.shape, generator=generator)
+
+    def intervene(self, moves: Moves, images: int | None = None, label: str = "edits") -> Intervention:
+        s, x_T = self.s[:images], self.x_T[:images]
+        with counting(self.model.denoiser, 2 * len(moves.names) * len(s) * self.plan.steps) as say:
+            say(label)
+            options = self.plan.steps, self.plan.batch_size, self.plan.shown
+            return intervene(self.model, self.judge, len(self.data.share), moves, s, x_T, *options)
+
+    def effects(self, seen: Intervention) -> Effects:
+        gain = self.quality.gain.where(self.quality.usable, torch.nan)
+        return effects(seen.change, gain, self.plan.samples, self.plan.seed)
+
+    def controls(self) -> Effects:
+        """Effects of random moves of the same size."""
+        random = {"placebo": placebo_moves, "prototype": random_prototype_moves}[self.plan.control]
+        moves = random(self.moves, self.reference, self.plan.controls, self.plan.seed)
+        self.overlap = moves.direction @ self.directions.direction.T
+        return self.effects(self.intervene(moves, self.plan.control_images, "controls"))
+
+    def null(self, controls: Effects, found: Effects) -> Float[Tensor, "k a"]:
+        """Ties of random moves, on the scale of those of the real ones."""
+        own = found.share.gather(1, self.moves.own[:, None])[:, 0] / self.data.spread[self.moves.own]
+        typical = max(float(own.nanquantile(0.5)), 1e-6)
+        return null_ties(controls.share, self.overlap, self.data.spread, typical)
+
+    def ties(self, found: Effects, null: Float[Tensor, "k a"], twin: Tensor | None = None) -> Ties:
+        """The findings."""
+        options = self.plan.margin, self.plan.level
+        return find_ties(found, self.moves.own, self.quality.usable, self.data, null, twin, *options)
+
+    def compensated(self, found: Effects, null: Float[Tensor, "k a"]) -> Ties:
+        """The same with edits that hold what is neither the target nor an alternative to it."""
+        own = self.moves.own
+        hold = self.quality.usable & ~self.data.group[own]
+        standard = (found.share / self.data.spread).nan_to_num(0.0)
+        moves = compensated_moves(self.moves, standard, hold, self.reference)
+        return self.ties(self.effects(self.intervene(moves, label="compensated")), null)

@@ -1,0 +1,1 @@
+"""Take images apart into activations and noise, change activations, and decode."""

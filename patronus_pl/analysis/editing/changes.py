@@ -1,0 +1,72 @@
+"""`Change`: what an edit asks of one prototype, and the activations that follow from it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from patronus_pl.errors import InvalidOptionError
+from patronus_pl.types import Activations
+
+
+@dataclass(frozen=True)
+class Change:
+    """One prototype's new activation.
+
+    Attributes:
+        prototype: which.
+        to: how `value` is meant. `absolute`: the activation itself; `range`: 0 is the low and 1 the high end of the
+            prototype's own range, and beyond; `quantile`: of its activations in a reference set; `factor`: times what
+            the image has; `remove`: the low end of its range.
+        value: ignored by `remove`.
+    """
+
+    prototype: int
+    to: Literal["absolute", "range", "quantile", "factor", "remove"]
+    value: float = 0.0
+
+
+def set_activations(
+    s: Activations,
+    changes: Sequence[Change],
+    low: Float[Tensor, " m"],
+    high: Float[Tensor, " m"],
+    reference: Float[Tensor, "n m"] | None = None,
+) -> Activations:
+    """Activations after some changes, in their order; the others stay.
+
+    Args:
+        s: (b, m).
+        changes: what to change.
+        low: (m,) low end of each prototype's range: `model.activation_low`.
+        high: (m,) its high end: `model.activation_high`.
+        reference: (n, m) activations of a data set, which `quantile` needs.
+
+    Raises:
+        InvalidOptionError: a prototype that does not exist, an unknown kind of change, a quantile outside [0, 1] or
+            without a reference.
+    """
+    s = s.clone()
+    for change in changes:
+        if not 0 <= change.prototype < s.shape[1]:
+            raise InvalidOptionError(f"there is no prototype {change.prototype}; choose 0..{s.shape[1] - 1}")
+        s[:, change.prototype] = _target(s, change, low.to(s), high.to(s), reference)
+    return s
+
+
+def _target(s: Tensor, change: Change, low: Tensor, high: Tensor, reference: Tensor | None) -> Tensor:
+    j, value = change.prototype, change.value
+    if change.to == "absolute":
+        return torch.full_like(s[:, j], value)
+    if change.to == "factor":
+        return s[:, j] * value
+    if change.to in ("range", "remove"):
+        return (low + (value if change.to == "range" else 0.0) * (high - low))[j].expand(len(s))
+    if change.to != "quantile":
+        raise InvalidOptionError(f"unknown change {change.to!r}; choose absolute, range, quantile, factor or remove")
+    if reference is None or not 0 <= value <= 1:
+        raise InvalidOptionError(f"quantile {value} of prototype {j}: choose 0 to 1, and give reference activations")
+    return reference[:, j].quantile(value).to(s).expand(len(s))

@@ -1,0 +1,1 @@
+"""Every number that says how good a model is."""

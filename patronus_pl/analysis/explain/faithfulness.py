@@ -1,0 +1,191 @@
+"""The faithfulness card: does the picture follow the activations, and only where and what was asked?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.stats import rankdata
+from torch import Tensor
+
+from patronus_pl.analysis.disk_array import Spool
+from patronus_pl.analysis.editing.decoding import put_together
+from patronus_pl.analysis.editing.edit import PSNR_FLOOR, chosen, jobs
+from patronus_pl.analysis.editing.inverting import take_apart
+from patronus_pl.analysis.evaluating import evaluating
+from patronus_pl.analysis.explain.where import locate
+from patronus_pl.diffusion.sampling import Sampler
+from patronus_pl.errors import InvalidOptionError
+from patronus_pl.metrics import psnr
+from patronus_pl.modules import PatronusModule
+from patronus_pl.pixels import as_bytes
+from patronus_pl.types import Image
+
+UNUSED = 0.1
+"""Slope of an edit below which a prototype is unused."""
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """What `faithfulness` found, for p of the m prototypes on n images. NaN where a prototype has no range to move in.
+
+    Attributes:
+        prototypes: (p,) their indices.
+        requested: (p, v) the activations asked for: from the low to the high end of the prototype's own range.
+        realised: (p, v) those of the decoded images, encoded again; mean over images.
+        slope: (p,) (realised(high) - realised(low)) / (high - low), mean over images: 1 is in full, 0 is no effect.
+        rank_correlation: (p,) Spearman's, requested against realised, mean over images; 0 where nothing changes.
+        leakage: (p, m) how far prototype k moves for each unit of prototype j, both in their standard deviations:
+            mean |Δs_k| / σ_k ÷ requested |Δs_j| / σ_j. The entry of j itself is about its slope.
+        inside_box: (p,) share of |x(high) - x(low)|² inside the edited prototype's box in x(high), mean over images;
+            NaN where nothing changes.
+        box_share: (p,) share of the image that this box covers: what `inside_box` would be by chance.
+        round_trip_psnr: (n,) of each image decoded under its own activations, in dB.
+        flagged: (n,) whether that is below `edit.PSNR_FLOOR`.
+        pictures: (p, kept, v, c, h, w) bytes: the edited images that were to be kept, in a file: `pictures[p]` reads
+            those of the p-th prototype.
+    """
+
+    prototypes: Int[Tensor, " p"]
+    requested: Float[Tensor, "p v"]
+    realised: Float[Tensor, "p v"]
+    slope: Float[Tensor, " p"]
+    rank_correlation: Float[Tensor, " p"]
+    leakage: Float[Tensor, "p m"]
+    inside_box: Float[Tensor, " p"]
+    box_share: Float[Tensor, " p"]
+    round_trip_psnr: Float[Tensor, " n"]
+    flagged: Bool[Tensor, " n"]
+    pictures: Spool
+
+    @property
+    def unused(self) -> Bool[Tensor, " p"]:
+        """(p,) whether the denoiser hardly heeds it: moved through its range, it comes back where it was."""
+        return self.slope < UNUSED
+
+    @property
+    def leakage_mean(self) -> Float[Tensor, " p"]:
+        """(p,) mean of the leakage over the other prototypes; NaN if there is none."""
+        return self._others().nanmean(1)
+
+    @property
+    def leakage_median(self) -> Float[Tensor, " p"]:
+        """(p,) median of the leakage over the other prototypes; NaN if there is none."""
+        return self._others().nanquantile(0.5, dim=1)
+
+    def _others(self) -> Float[Tensor, "p m"]:
+        return self.leakage.scatter(1, self.prototypes[:, None], torch.nan)
+
+    def summary(self, live: Bool[Tensor, " m"] | None = None) -> dict[str, int | float]:
+        """Plain numbers: medians over the (live) prototypes, the median round trip, and how many images are flagged."""
+        rows = torch.ones_like(self.slope, dtype=torch.bool) if live is None else live.cpu()[self.prototypes]
+        names = ("slope", "rank_correlation", "leakage_mean", "leakage_median", "inside_box", "box_share")
+        return {
+            **{name: float(getattr(self, name)[rows].nanquantile(0.5)) for name in names},
+            "round_trip_psnr": float(self.round_trip_psnr.quantile(0.5)),
+            "flagged": int(self.flagged.sum()),
+            "images": len(self.flagged),
+        }
+
+
+@evaluating
+def faithfulness(
+    model: PatronusModule,
+    images: Image,
+    prototypes: Sequence[int] | None = None,
+    levels: int = 5,
+    steps: int = 20,
+    sampler: Sampler = "dpm++",
+    batch_size: int = 64,
+    keep: int = 0,
+) -> Faithfulness:
+    """Move each prototype through its own range, decode from the inverted noise, encode again.
+
+    Costs n · p · levels images of `steps` steps each.
+
+    Args:
+        model: the model, whose `activation_low` and `activation_high` are the 2nd and 98th percentile of its data.
+        images: (n, c, h, w) in [-1, 1]; a dozen or two.
+        prototypes: which; None for all m.
+        levels: values from low to high, at least 2.
+        steps: of inversion and sampler.
+        sampler: of the edited images.
+        batch_size: images at a time.
+        keep: of how many images, the first ones, the edited pictures are kept.
+
+    Raises:
+        InvalidOptionError: a prototype that does not exist, or fewer than two levels.
+    """
+    if levels < 2:
+        raise InvalidOptionError(f"levels is {levels}; to move a prototype takes at least 2")
+    indices = chosen(model, prototypes)
+    index = torch.tensor(indices)
+    low, high = model.activation_low.cpu()[index], model.activation_high.cpu()[index]
+    values = low[:, None] + torch.linspace(0, 1, levels) * (high - low)[:, None]
+    parts = take_apart(model, images, steps, batch_size)
+    realised = torch.zeros(len(index), len(images), levels, model.prototypes.count)
+    pictures = Spool((len(index), min(keep, len(images)), levels, *images.shape[1:]))
+    inside, area = torch.zeros(2, len(index), len(images)).unbind()
+    for job in jobs(parts, indices, values, batch_size, model.device):
+        x = model.decode(job.x_T, job.s, steps, sampler)
+        at = job.prototype, job.image
+        realised[at] = model.encode(x).to(realised).reshape(-1, levels, model.prototypes.count)
+        x = x.reshape(-1, levels, *images.shape[1:])
+        for p, k, edited in zip(job.prototype.tolist(), job.image.tolist(), as_bytes(x.cpu()), strict=True):
+            if k < keep:
+                pictures[p, k] = edited
+        inside[at], area[at] = _inside_box(model, x[:, 0], x[:, -1], index[job.prototype], batch_size)
+    sigma = _deviation(model)
+    own = realised[torch.arange(len(index)), :, :, index]
+    swing = realised[:, :, -1] - realised[:, :, 0]
+    span = torch.where(high > low, high - low, torch.nan)
+    quality = psnr(put_together(model, parts.x_T, parts.s, steps, sampler, batch_size), parts.images)
+    return Faithfulness(
+        prototypes=index,
+        requested=values,
+        realised=own.mean(1),
+        slope=(own[:, :, -1] - own[:, :, 0]).mean(1) / span,
+        rank_correlation=_rank_correlation(own).mean(1).where(high > low, torch.nan),
+        leakage=swing.abs().mean(1) / sigma / (span / sigma[index])[:, None],
+        inside_box=inside.nanmean(1),
+        box_share=area.mean(1),
+        round_trip_psnr=quality,
+        flagged=quality < PSNR_FLOOR,
+        pictures=pictures,
+    )
+
+
+NORMAL_RANGE = 4.107
+"""Width of a normal distribution from its 2nd to its 98th percentile, in standard deviations."""
+
+
+def _deviation(model: PatronusModule) -> Float[Tensor, " m"]:
+    """σ of each prototype. A model that does not standardise keeps none: then that of a normal one of equal range."""
+    if model.standardise:
+        return model.activation_std.cpu()
+    return (model.activation_high - model.activation_low).cpu() / NORMAL_RANGE
+
+
+def _inside_box(
+    model: PatronusModule, low: Image, high: Image, prototypes: Int[Tensor, " k"], batch_size: int
+) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+    """Share of the squared difference in the box of the edited prototype, and the box's share of the image."""
+    height, width = high.shape[-2:]
+    box = locate(model, high, batch_size).box[torch.arange(len(prototypes)), prototypes]
+    top, left, bottom, right = box[:, :, None].unbind(1)
+    rows, cols = torch.arange(height), torch.arange(width)
+    mask = ((rows >= top) & (rows < bottom))[:, :, None] & ((cols >= left) & (cols < right))[:, None]
+    change = (high - low).square().sum(1).cpu()
+    return (change * mask).sum((1, 2)) / change.sum((1, 2)), mask.float().mean((1, 2))
+
+
+def _rank_correlation(values: Float[Tensor, "*shape v"]) -> Float[Tensor, "*shape"]:
+    """Spearman's of the values against their order; ties have the mean rank, and constant values 0."""
+    ranks = torch.from_numpy(rankdata(values.numpy(), axis=-1)).float()
+    order = torch.arange(values.shape[-1]).float()
+    x, y = ranks - ranks.mean(-1, keepdim=True), order - order.mean()
+    correlation: Tensor = (x @ y) / (x.norm(dim=-1) * y.norm()).clamp_min(1e-12)
+    return correlation
+
+
+# ---- is s used at all? -----------------------------------------------------------------------------------------------

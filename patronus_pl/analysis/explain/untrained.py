@@ -1,0 +1,47 @@
+"""The null of every explanation: the same architecture before its first step."""
+
+from inspect import signature
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from patronus_pl.analysis.editing.decoding import encode
+from patronus_pl.analysis.ranges import set_ranges
+from patronus_pl.modules import PatronusModule
+from patronus_pl.types import Image
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@torch.no_grad()
+def untrained(model: PatronusModule, images: Image, seed: int = 0, batch_size: int = 64) -> PatronusModule:
+    """A model of the same architecture before its first step: the null that `faithfulness` is to be compared with.
+
+    Fresh weights; prototypes from patches of the images, as training starts; statistics and ranges from the images.
+
+    Args:
+        model: whose architecture.
+        images: (n, c, h, w) in [-1, 1], n ≥ 2.
+        seed: of the weights.
+        batch_size: images at a time.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        null = _built_again(model).to(model.device).eval()
+    features = null.features(images[:batch_size].to(model.device))
+    null.prototypes.initialise_from(features, torch.Generator().manual_seed(seed))
+    s = encode(null, images, batch_size)
+    set_ranges(null, s)
+    if model.standardise:
+        null.activation_mean.copy_(s.mean(0))
+        null.activation_std.copy_(s.std(0, correction=0).clamp_min(1e-4))
+    return null
+
+
+def _built_again(part: Module) -> Module:
+    """From the part's own arguments, which it keeps under their names."""
+    arguments = {name: getattr(part, name) for name in signature(type(part)).parameters}
+    return type(part)(
+        **{name: _built_again(value) if isinstance(value, nn.Module) else value for name, value in arguments.items()}
+    )

@@ -1,0 +1,361 @@
+"""Pictures: pixel-exact tiles for the page, and labelled figures as PNG. The only file that imports matplotlib.
+
+Figures are drawn without pyplot: no global state, no display, any thread.
+"""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from PIL import Image as PillowImage
+from torch import Tensor
+
+from patronus_pl.analysis.explain.census import Census
+from patronus_pl.types import Box, Image
+
+Pixels = UInt8[np.ndarray, "height width 4"]
+"""RGBA."""
+Curve = Float[Tensor, " n"]
+
+DPI = 100
+INK, QUIET, ACCENT, SECOND = "#26241f", "#7a766d", "#c2571a", "#2c7a8c"
+STYLE: Any = {  # the keys have other types in other releases of matplotlib
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": QUIET,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+
+
+# ---- pixels ----------------------------------------------------------------------------------------------------------
+
+
+def rgb(images: Float[Tensor, "*shape c h w"]) -> UInt8[np.ndarray, "*shape h w 3"]:
+    """[-1, 1] → 0..255, rounded; grey becomes RGB, the channels go last."""
+    scaled = images.detach().cpu().float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+    shape = *scaled.shape[:-3], 3, *scaled.shape[-2:]
+    return scaled.expand(shape).movedim(-3, -1).numpy()
+
+
+def tiles(
+    images: Float[Tensor, "rows columns c h w"],
+    gap: int = 1,
+    scale: int = 1,
+    boxes: Sequence[Sequence[Box | None]] | None = None,
+) -> Pixels:
+    """Images side by side, magnified by whole pixels, transparent in between.
+
+    Args:
+        images: in [-1, 1], row by row.
+        gap: pixels between two tiles, before magnification.
+        scale: each pixel becomes scale × scale.
+        boxes: one a tile, in pixels of the tile; None draws none.
+    """
+    rows, columns, _, h, w = images.shape
+    canvas = np.zeros(((rows * (h + gap) - gap) * scale, (columns * (w + gap) - gap) * scale, 4), np.uint8)
+    colour = np.array([*bytes.fromhex(ACCENT[1:]), 255], np.uint8)
+    big = rgb(images).repeat(scale, axis=2).repeat(scale, axis=3)
+    for r in range(rows):
+        for c in range(columns):
+            top, left = r * (h + gap) * scale, c * (w + gap) * scale
+            tile = canvas[top : top + h * scale, left : left + w * scale]
+            tile[..., :3], tile[..., 3] = big[r, c], 255
+            box = boxes[r][c] if boxes is not None else None
+            if box is not None:
+                _outline(tile, box, scale, colour)
+    return canvas
+
+
+def _outline(tile: Pixels, box: Box, scale: int, colour: UInt8[np.ndarray, " 4"]) -> None:
+    top, left, bottom, right = (edge * scale for edge in box)
+    line = max(1, round(min(tile.shape[:2]) / 48))
+    frame = tile[top:bottom, left:right]
+    frame[:line], frame[-line:], frame[:, :line], frame[:, -line:] = colour, colour, colour, colour
+
+
+def crops(images: Image, tops: Sequence[int], lefts: Sequence[int], size: int, gap: int = 1) -> Pixels:
+    """A row of size × size windows, one an image; transparent where a window hangs over the edge."""
+    canvas = np.zeros((size, len(images) * (size + gap) - gap, 4), np.uint8)
+    for k, (pixels, top, left) in enumerate(zip(rgb(images), tops, lefts, strict=True)):
+        h, w = pixels.shape[:2]
+        inside = pixels[max(top, 0) : min(top + size, h), max(left, 0) : min(left + size, w)]
+        y, x = max(-top, 0), k * (size + gap) + max(-left, 0)
+        canvas[y : y + inside.shape[0], x : x + inside.shape[1]] = np.concatenate(
+            [inside, np.full((*inside.shape[:2], 1), 255, np.uint8)], axis=2
+        )
+    return canvas
+
+
+def magnified(images: Image, tops: Sequence[int], lefts: Sequence[int], size: int, gap: int = 1) -> Pixels:
+    """A row of tiles of the images' size, each filled by a size × size window, magnified by whole pixels."""
+    h, w = images.shape[-2:]
+    scale = max(1, min(h, w) // size)
+    canvas = np.zeros((h, len(images) * (w + gap) - gap, 4), np.uint8)
+    y, x = (max(0, (side - size * scale) // 2) for side in (h, w))
+    for k in range(len(images)):
+        window = crops(images[k : k + 1], tops[k : k + 1], lefts[k : k + 1], size)
+        big = window.repeat(scale, 0).repeat(scale, 1)[:h, :w]
+        left = k * (w + gap) + x
+        canvas[y : y + big.shape[0], left : left + big.shape[1]] = big
+    return canvas
+
+
+def heat(
+    images: Float[Tensor, "*shape c h w"], values: Float[Tensor, "*shape h w"], low: float, high: float
+) -> Float[Tensor, "*shape 3 h w"]:
+    """Greyed images under a glow that grows from nothing at `low` to full at `high`; no glow where values are NaN."""
+    weight = ((values - low) / max(high - low, 1e-12)).clamp(0, 1).nan_to_num(0.0).float().cpu()
+    glow = matplotlib.colormaps["inferno"](0.5 + 0.45 * weight.numpy())[..., :3] * 2 - 1
+    colour = torch.from_numpy(glow).float().movedim(-1, -3)
+    grey = images.float().cpu().mean(-3, keepdim=True) * 0.6
+    alpha = 0.9 * weight.unsqueeze(-3)
+    return (1 - alpha) * grey + alpha * colour
+
+
+def shades(values: Float[Tensor, "rows columns"], high: float) -> Pixels:
+    """A matrix as pixels: transparent at 0, full colour from `high` on (or below -`high`, in the other colour)."""
+    numbers = values.detach().cpu().nan_to_num(0.0).numpy()
+    canvas = np.zeros((*numbers.shape, 4), np.uint8)
+    for sign, colour in ((1, ACCENT), (-1, SECOND)):
+        canvas[sign * numbers > 0, :3] = [*bytes.fromhex(colour[1:])]
+    canvas[..., 3] = np.rint(255 * np.clip(np.abs(numbers) / max(high, 1e-12), 0, 1))
+    return canvas
+
+
+def encode(pixels: Pixels, quality: int | None = None) -> bytes:
+    """RGBA as a PNG, or as lossy WebP of the given quality (0..100)."""
+    buffer = io.BytesIO()
+    image = PillowImage.fromarray(pixels)
+    if quality is None:
+        image.save(buffer, "PNG", optimize=True)
+    else:
+        image.save(buffer, "WEBP", quality=quality, method=4)
+    return buffer.getvalue()
+
+
+# ---- figures ---------------------------------------------------------------------------------------------------------
+
+
+def image_grid(
+    images: Float[Tensor, "rows columns c h w"],
+    row_labels: Sequence[str] = (),
+    column_labels: Sequence[str] = (),
+    boxes: Sequence[Sequence[Box | None]] | None = None,
+    title: str = "",
+    tile: int = 64,
+) -> bytes:
+    """A labelled grid of images with boxes, as PNG: each image pixel is a square of whole screen pixels.
+
+    Args:
+        images: in [-1, 1].
+        row_labels: at the left, one a row, or none.
+        column_labels: above, one a column, or none.
+        boxes: one a tile; None draws none.
+        title: above all.
+        tile: least height of a tile in pixels.
+    """
+    scale = max(1, -(-tile // images.shape[-2]))
+    raster = tiles(images, max(1, 4 // scale), scale, boxes)
+    height, width = raster.shape[:2]
+    left = 14 + 7 * max((len(label) for label in row_labels), default=0)
+    top = 10 + 18 * bool(column_labels) + 26 * bool(title)
+    total = left + width + 10, top + height + 10
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((total[0] / DPI, total[1] / DPI), dpi=DPI)
+        figure.figimage(raster, left, 10)
+        pitch = height / max(1, len(row_labels)), width / max(1, len(column_labels))
+        for r, label in enumerate(row_labels):
+            _text(figure, total, left - 8, top + (r + 0.5) * pitch[0], label, "right")
+        for c, label in enumerate(column_labels):
+            _text(figure, total, left + (c + 0.5) * pitch[1], top - 9, label, "center", QUIET)
+        _text(figure, total, left, 18, title, "left", INK, "bold")
+        return _png(figure)
+
+
+def _text(
+    figure: Figure,
+    total: tuple[int, int],
+    x: int | float,
+    y: int | float,
+    text: str,
+    align: str,
+    colour: str = INK,
+    weight: str = "normal",
+) -> None:
+    where = x / total[0], 1 - y / total[1]
+    figure.text(*where, text, ha=align, va="center", color=colour, weight=weight, parse_math=False)
+
+
+def histogram(
+    values: Float[Tensor, " n"], present: Float[Tensor, " n"] | None = None, attribute: str = "", title: str = ""
+) -> bytes:
+    """How a prototype's activation is distributed, in images with and without an attribute where it is known.
+
+    Args:
+        values: activations.
+        present: 1, 0 or NaN (unknown) an image; None does not split.
+        attribute: its name.
+        title: above all.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _axes((3.6, 2.2), title)
+        edges = np.histogram_bin_edges(values.cpu().numpy(), bins=32).tolist()
+        if present is None:
+            axes.hist(values.cpu().numpy(), edges, color=ACCENT)
+        else:
+            for value, colour, label in ((0, SECOND, f"without {attribute}"), (1, ACCENT, f"with {attribute}")):
+                axes.hist(values[present == value].cpu().numpy(), edges, color=colour, alpha=0.7, label=label)
+            axes.legend(frameon=False, fontsize=7)
+        axes.set(xlabel="activation", ylabel="images")
+        return _png(figure)
+
+
+def matrix(
+    values: Float[Tensor, "rows columns"],
+    title: str = "",
+    row_name: str = "",
+    column_name: str = "",
+    extent: tuple[float, float, float, float] | None = None,
+    high: float | None = None,
+) -> bytes:
+    """A matrix in colours: white at 0, the deeper the larger; blue below 0; grey where it is NaN.
+
+    Args:
+        values: the matrix.
+        title: above all.
+        row_name: what the rows are.
+        column_name: what the columns are.
+        extent: (left, right, bottom, top) of the axes; None counts rows and columns.
+        high: value of the deepest colour; None takes the largest one.
+    """
+    numbers = values.detach().float().cpu()
+    known = numbers[numbers.isfinite()].abs()
+    high = float(known.max()) if high is None and len(known) else high or 1.0
+    with matplotlib.rc_context(STYLE):
+        colours = LinearSegmentedColormap.from_list("", [SECOND, "white", ACCENT]).with_extremes(bad="#dddddd")
+        figure, axes = _axes((4.6, 4.0), title)
+        picture = axes.imshow(numbers.numpy(), colours, vmin=-high, vmax=high, extent=extent, aspect="auto")
+        bar = figure.colorbar(picture, fraction=0.05)
+        bar.ax.set_ylim(0.0 if not len(known) or float(numbers.nan_to_num(0).min()) >= 0 else -high, high)
+        axes.set(xlabel=column_name, ylabel=row_name)
+        return _png(figure)
+
+
+def census_picture(found: Census) -> bytes:
+    """How much each prototype varies, and which vary together; the dead, duplicate and global ones by name."""
+    dead, everywhere = (torch.nonzero(flags)[:, 0].tolist() for flags in (found.dead, found.is_global))
+    kinds = {"dead": dead, "duplicates": [f"{j}={k}" for j, k in found.duplicates], "global": everywhere}
+    named = "   ".join(f"{kind}: {', '.join(map(str, names)) or 'none'}" for kind, names in kinds.items())
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((7.6, 3.4), dpi=DPI, layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
+        colours = [QUIET if j in dead else SECOND if j in everywhere else ACCENT for j in range(len(found.std))]
+        left.bar(range(len(found.std)), found.std.numpy(), color=colours)
+        left.set(xlabel="prototype", ylabel="standard deviation of its activation")
+        both_ways = LinearSegmentedColormap.from_list("", [SECOND, "white", ACCENT])
+        picture = right.imshow(found.correlation.numpy(), both_ways, vmin=-1, vmax=1)
+        figure.colorbar(picture, fraction=0.05)
+        right.set(xlabel="prototype", ylabel="correlation with")
+        for axis in (left.xaxis, right.xaxis, right.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True))
+        figure.suptitle(_shortened(named), x=0.01, ha="left", fontsize=9, weight="bold")
+        return _png(figure)
+
+
+def _shortened(text: str, longest: int = 100) -> str:
+    return text if len(text) <= longest else f"{text[:longest]} …"
+
+
+def curves(
+    x: Curve,
+    y: Sequence[Curve],
+    labels: Sequence[str],
+    bands: Sequence[tuple[Curve, Curve]] | None = None,
+    title: str = "",
+    x_name: str = "",
+    y_name: str = "",
+) -> bytes:
+    """Curves over a common axis, each with its band.
+
+    Args:
+        x: common to all.
+        y: the curves.
+        labels: their names.
+        bands: low and high end of each, or None.
+        title: above all.
+        x_name: of the axis.
+        y_name: of the axis.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _axes((4.6, 2.8), title)
+        for k, (curve, label) in enumerate(zip(y, labels, strict=True)):
+            (line,) = axes.plot(x.cpu().numpy(), curve.cpu().numpy(), label=label, lw=1.4)
+            if bands is not None:
+                low, high = (end.cpu().numpy() for end in bands[k])
+                axes.fill_between(x.cpu().numpy(), low, high, color=line.get_color(), alpha=0.2, lw=0)
+        axes.legend(frameon=False, fontsize=7)
+        axes.set(xlabel=x_name, ylabel=y_name)
+        return _png(figure)
+
+
+def panels(
+    values: Float[Tensor, "numbers rows repeats"], names: Sequence[str], row_names: Sequence[str], title: str = ""
+) -> bytes:
+    """Several numbers of several things: a panel for each number, in it a row for each thing and a point a repeat.
+
+    Args:
+        values: the numbers; where one is NaN there is no point.
+        names: of the numbers.
+        row_names: of the things, the first one above. A dotted line stands at its mean, for comparison.
+        title: above all.
+    """
+    columns = min(5, len(names))
+    rows = -(-len(names) // columns)
+    with matplotlib.rc_context(STYLE):
+        size = 1.4 + 1.7 * columns, 0.4 + rows * (0.6 + 0.2 * len(row_names))
+        figure = Figure(size, dpi=DPI, layout="constrained")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=9, weight="bold", parse_math=False)
+        grid = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+        for axes, name, numbers in zip(grid, names, values.cpu(), strict=False):
+            axes.axvline(float(numbers[0].nanmean()), color=QUIET, lw=0.8, ls=":")
+            for r, row in enumerate(numbers):
+                axes.plot(row.numpy(), [r] * len(row), "o", color=ACCENT, ms=4, mew=0)
+            axes.set_title(name, fontsize=8, parse_math=False)
+            axes.xaxis.set_major_locator(MaxNLocator(3))
+            axes.ticklabel_format(axis="x", useOffset=False)
+            axes.grid(axis="y", color=QUIET, lw=0.3, alpha=0.5)
+            axes.tick_params(labelsize=7)
+        grid[0].set_yticks(range(len(row_names)), row_names, parse_math=False)
+        grid[0].set_ylim(len(row_names) - 0.5, -0.5)
+        for axes in grid[len(names) :]:
+            axes.set_visible(False)
+        return _png(figure)
+
+
+def _axes(inches: tuple[float, float], title: str) -> tuple[Figure, Axes]:
+    figure = Figure(inches, dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title, loc="left", fontsize=9, weight="bold", parse_math=False)
+    return figure, axes
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    # Without the program's version in the file, equal figures are equal bytes.
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,190 @@
+"""Series of edited pictures: one image under several activations, as PNG files, one grid and a table."""
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image as PillowImage
+from torch import Tensor
+
+from patronus_pl.analysis.editing.changes import Change, set_activations
+from patronus_pl.analysis.editing.decoding import encode, put_together
+from patronus_pl.analysis.editing.edit import PSNR_FLOOR, interpolate
+from patronus_pl.analysis.editing.inverting import take_apart
+from patronus_pl.analysis.pages.figures import image_grid
+from patronus_pl.diffusion.sampling import Sampler
+from patronus_pl.metrics import psnr
+from patronus_pl.modules import PatronusModule
+from patronus_pl.pixels import as_bytes, as_floats
+from patronus_pl.types import Activations, Image, ImageBytes
+
+COLUMNS = (
+    *("file", "id", "edit", "prototype", "edited"),
+    *("original", "unedited", "requested", "realised", "change", "round_trip_psnr", "flagged"),
+)
+
+
+class Variant(NamedTuple):
+    """What is done to every image, and what that is called."""
+
+    name: str
+    changes: tuple[Change, ...]
+
+
+class Series(NamedTuple):
+    """v pictures of one image. All tensors are on the CPU."""
+
+    kind: str
+    """Series of one kind have the same names."""
+    image: str
+    """Its id."""
+    names: Sequence[str]
+    """v names; the first picture is the one that the others are compared with."""
+    edited: Bool[Tensor, "v m"]
+    """Which prototypes were set."""
+    original: Float[Tensor, " m"]
+    """s of the image itself."""
+    requested: Float[Tensor, "v m"]
+    realised: Float[Tensor, "v m"]
+    """s of the pictures as they are in their files."""
+    round_trip_psnr: float
+    """Of the first picture, in dB."""
+    pictures: UInt8[Tensor, "v1 c h w"]
+    """The image and its v pictures."""
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the first picture is so unlike the image that the edits start from another one."""
+        return self.round_trip_psnr < PSNR_FLOOR
+
+    @property
+    def files(self) -> list[str]:
+        """Names of the v files."""
+        return [f"{safe(self.image)}_{safe(name)}.png" for name in self.names]
+
+    def save(self, folder: Path) -> None:
+        """Write the v PNG files."""
+        for file, picture in zip(self.files, self.pictures[1:], strict=True):
+            pixels = picture[0] if len(picture) == 1 else picture.movedim(0, -1)
+            PillowImage.fromarray(pixels.numpy()).save(folder / file)
+
+    def table(self) -> Iterator[tuple[Any, ...]]:
+        """A line for each picture and prototype, as `COLUMNS`."""
+        original, unedited = self.original.tolist(), self.realised[0].tolist()
+        for v, (file, name) in enumerate(zip(self.files, self.names, strict=True)):
+            columns = (tensor[v].tolist() for tensor in (self.edited, self.requested, self.realised))
+            for j, (edited, requested, realised) in enumerate(zip(*columns, strict=True)):
+                change = realised - unedited[j]
+                numbers = original[j], unedited[j], requested, realised, change, self.round_trip_psnr
+                yield file, self.image, name, j, int(edited), *(f"{x:.6g}" for x in numbers), int(self.flagged)
+
+
+def safe(name: str) -> str:
+    """A name that any file system takes: other characters become %XX, so different names stay different."""
+    return re.sub(r"[^\w ,.=+-]", lambda found: f"%{ord(found[0]):02X}", name)
+
+
+def edited_series(
+    model: PatronusModule,
+    images: Image,
+    ids: Sequence[str],
+    variants: Sequence[Variant],
+    reference: Float[Tensor, "n m"] | None = None,
+    steps: int = 20,
+    sampler: Sampler = "dpm++",
+    batch_size: int = 64,
+) -> list[Series]:
+    """Each image unedited (decoded from its inverted noise under its own s), and in each variant from the same noise.
+
+    Args:
+        model: the model.
+        images: (b, c, h, w) in [-1, 1].
+        ids: b names.
+        variants: what to change.
+        reference: (n, m) activations of a data set, which quantiles need.
+        steps: of inversion and sampler.
+        sampler: of all pictures.
+        batch_size: pictures at a time.
+    """
+    variants = [Variant("unedited", ()), *variants]
+    v, low, high = len(variants), model.activation_low.cpu(), model.activation_high.cpu()
+    parts = take_apart(model, images, steps, batch_size)
+    s = torch.stack([set_activations(parts.s, changes, low, high, reference) for _, changes in variants])
+    edited = torch.zeros(v, s.shape[-1], dtype=torch.bool)
+    for row, (_, changes) in zip(edited, variants, strict=True):
+        row[[change.prototype for change in changes]] = True
+    drawn = put_together(model, parts.x_T.repeat(v, 1, 1, 1), s.flatten(0, 1), steps, sampler, batch_size)
+    stored, realised = _read_back(model, drawn, batch_size)
+    pictures = torch.cat([as_bytes(parts.images), stored]).reshape(v + 1, *images.shape)
+    realised = realised.reshape(s.shape)
+    quality = psnr(as_floats(pictures[1]), parts.images).tolist()
+    names = [name for name, _ in variants]
+    return [
+        Series("edits", ids[k], names, edited, parts.s[k], s[:, k], realised[:, k], quality[k], pictures[:, k])
+        for k in range(len(images))
+    ]
+
+
+def interpolated_series(
+    model: PatronusModule,
+    ends: Image,
+    ids: Sequence[str],
+    count: int = 9,
+    steps: int = 20,
+    sampler: Sampler = "dpm++",
+    batch_size: int = 64,
+) -> Series:
+    """Pictures on the way from one image to another; the first is the unedited start.
+
+    Args:
+        model: the model.
+        ends: (2, c, h, w) in [-1, 1].
+        ids: their two names.
+        count: pictures, both ends included.
+        steps: of inversion and sampler.
+        sampler: of all pictures.
+        batch_size: pictures at a time.
+    """
+    start, end = encode(model, ends).unbind()
+    share = torch.linspace(0, 1, count)
+    drawn = interpolate(model, ends[:1], ends[1:], count, steps, sampler, batch_size)[:, 0]
+    stored, realised = _read_back(model, drawn, batch_size)
+    return Series(
+        kind=f"interpolations_{count}",
+        image=f"{ids[0]}_to_{ids[1]}",
+        names=[f"{number:.3f}" for number in share.tolist()],
+        edited=torch.ones_like(realised, dtype=torch.bool),
+        original=start,
+        requested=torch.lerp(start, end, share[:, None]),
+        realised=realised,
+        round_trip_psnr=float(psnr(as_floats(stored[:1]), ends[:1].cpu())),
+        pictures=torch.cat([as_bytes(ends[:1].cpu()), stored]),
+    )
+
+
+def _read_back(model: PatronusModule, pictures: Image, batch_size: int) -> tuple[ImageBytes, Activations]:
+    """Pictures as they will be in their files, and s of those."""
+    stored = as_bytes(pictures)
+    return stored, encode(model, stored, batch_size)
+
+
+def write_table(path: Path, everything: Sequence[Series]) -> None:
+    """All numbers as CSV."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for series in everything:
+            writer.writerows(series.table())
+
+
+def draw_grid(rows: Sequence[Series]) -> bytes:
+    """The pictures of series of one kind as one picture, as PNG; images that did not come back well bear a flag."""
+    labels = ["original", *rows[0].names]
+    images = torch.stack([as_floats(series.pictures) for series in rows])
+    wide_enough = max(64, 7 * max(map(len, labels)))
+    names = [f"{series.image} ⚑" if series.flagged else series.image for series in rows]
+    return image_grid(images, names, labels, tile=wide_enough)

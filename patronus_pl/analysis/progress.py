@@ -1,0 +1,22 @@
+"""`counting`: a progress bar over images that pass the denoiser."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+from tqdm import tqdm
+
+
+@contextmanager
+def counting(denoiser: nn.Module, total: int, shown: bool = True) -> Iterator[Callable[[str], None]]:
+    """A progress bar over images that pass the denoiser, where nearly all the time goes; yields what sets its label."""
+    with tqdm(total=total, unit="img", unit_scale=True, smoothing=0.05, disable=not shown) as bar:
+
+        def count(_module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+            bar.update(len(inputs[0]))
+
+        hook = denoiser.register_forward_hook(count)
+        try:
+            yield bar.set_description
+        finally:
+            hook.remove()

@@ -1,0 +1,1 @@
+"""`patronus explain`: one page on what a model learned."""

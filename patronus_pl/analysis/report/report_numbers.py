@@ -1,0 +1,190 @@
+"""Every number of a report, as plain values that JSON knows."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from patronus_pl.analysis.editing.edit import PSNR_FLOOR
+from patronus_pl.analysis.explain.when import order
+from patronus_pl.analysis.protocol import plain, versions
+from patronus_pl.analysis.report.findings import Effort, Findings
+from patronus_pl.analysis.subject import Subject
+from patronus_pl.modules import PatronusModule
+
+SCHEMA_VERSION = 1
+
+
+def report_numbers(
+    model: PatronusModule, findings: Findings, subject: Subject, effort: Effort, checkpoint: str
+) -> dict[str, Any]:
+    """All numbers of the report; each finite or None."""
+    numbers = {
+        "schema_version": SCHEMA_VERSION,
+        "protocol": _protocol(subject, effort, checkpoint),
+        "overview": _overview(findings, subject),
+        "attributes": [_attribute(findings, subject, a) for a in range(len(subject.attribute_names))],
+        "prototypes": [_prototype(model, findings, subject, j) for j in range(model.prototypes.count)],
+        "order": findings.by_legibility(),
+    }
+    result: dict[str, Any] = plain(numbers)
+    return result
+
+
+def _protocol(subject: Subject, effort: Effort, checkpoint: str) -> dict[str, Any]:
+    return {
+        "checkpoint": Path(checkpoint).name,
+        "data": subject.description,
+        "images": len(subject.images),
+        **vars(effort),
+        "versions": versions(),
+    }
+
+
+def _overview(findings: Findings, subject: Subject) -> dict[str, Any]:
+    use, moved, found = findings.use, findings.faithfulness, findings.census
+    games = findings.pointing
+    return {
+        **found.summary(),
+        "dead_prototypes": _where(found.dead),
+        "duplicate_pairs": found.duplicates,
+        "global_prototypes": _where(found.is_global),
+        "unused_prototypes": _where(moved.unused),
+        "consistency": findings.consistency.overall,
+        "consistency_interval": [findings.consistency.overall_low, findings.consistency.overall_high],
+        "use": [
+            {"t": t, "own": own, "other": other, "ratio": ratio}
+            for t, own, other, ratio in zip(*_lists(use.t, use.own, use.other, use.ratio), strict=True)
+        ],
+        "reconstruction": {**findings.reconstruction.summary(), "mse_mean_image": findings.mean_image_error},
+        "faithfulness": {
+            **moved.summary(found.live),
+            "psnr_floor": PSNR_FLOOR,
+            "flagged_ids": [subject.ids[k] for k in _where(moved.flagged)],
+        },
+        "untrained": {**findings.untrained.summary(), "prototypes": len(findings.untrained.prototypes)},
+        "probe_auroc": _mean(findings.probe),
+        "single_auroc": _mean(findings.reading.prototype_auroc),
+        "single_gap": _mean(findings.reading.gap),
+        "pointing": _mean(torch.tensor([game.hit_rate for game in games])),
+        "pointing_base_rate": _mean(torch.tensor([game.base_rate for game in games])),
+        "emergence": _emergence(findings),
+    }
+
+
+def _emergence(findings: Findings) -> dict[str, Any]:
+    """Whether what shows and what decides agree, and whether coarse comes before fine."""
+    curves, decided = findings.emergence, findings.commitment
+    both = ~(curves.t50.isnan() | decided.t50.isnan())
+    return {
+        "t": curves.t,
+        "t_causal": decided.t,
+        "timed": int((~curves.t50.isnan()).sum()),
+        "tolerance": TOLERANCE,
+        "compared": int(both.sum()),
+        "disagree": int(decided.disagrees(curves, TOLERANCE).sum()),
+        "median_t50": float(curves.t50[both].nanmedian()) if both.any() else None,
+        "median_t50_causal": float(decided.t50[both].nanmedian()) if both.any() else None,
+        "agreement": vars(order(decided.t50, curves.t50)),
+        "coarse_before_fine": vars(order(curves.t50, findings.area)),
+        "coarse_before_fine_causal": vars(order(decided.t50, findings.area)),
+    }
+
+
+TOLERANCE = 200.0
+"""Timesteps by which the two t50 of a prototype may differ before the report says that they disagree."""
+
+
+def _where(flags: Tensor) -> list[int]:
+    return [int(k) for k in torch.nonzero(flags)[:, 0]]
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.nanmean())
+
+
+def _lists(*tensors: Tensor) -> list[list[Any]]:
+    return [tensor.tolist() for tensor in tensors]
+
+
+def _attribute(findings: Findings, subject: Subject, a: int) -> dict[str, Any]:
+    reading = findings.reading
+    column = torch.from_numpy(subject.attributes[:, a])
+    return {
+        "name": reading.names[a],
+        "kind": subject.attribute_kind[a] if len(subject.attribute_kind) else "unknown",
+        "share": _mean(column),
+        "probe_auroc": float(findings.probe[a]),
+        "prototype": int(reading.prototype[a]),
+        "sign": int(reading.prototype_sign[a]),
+        "auroc": float(reading.prototype_auroc[a]),
+        "next_auroc": float(reading.runner_up_auroc[a]),
+        "gap": float(reading.gap[a]),
+        "pointing": vars(findings.pointing[a]) if findings.pointing else None,
+        "seeing": vars(findings.seeing[a]) if findings.seeing else None,
+    }
+
+
+def _prototype(model: PatronusModule, findings: Findings, subject: Subject, j: int) -> dict[str, Any]:
+    census, moved, same = findings.census, findings.faithfulness, findings.consistency
+    reading, reads = findings.reading, int(findings.reading.attribute[j])
+    return {
+        "index": j,
+        "range": [float(model.activation_low[j]), float(model.activation_high[j])],
+        "std": float(census.std[j]),
+        "dead": bool(census.dead[j]),
+        "global": bool(census.is_global[j]),
+        "unused": bool(moved.unused[j]),
+        "spread": float(census.spread[j]),
+        "duplicates": [k if i == j else i for i, k in census.duplicates if j in (i, k)],
+        "neighbour": int(census.neighbour[j]),
+        "neighbour_cosine": float(census.neighbour_cosine[j]),
+        "consistency": float(same.gain[j]),
+        "consistency_interval": [float(same.low[j]), float(same.high[j])],
+        "attribute": reading.names[reads] if reads >= 0 else None,
+        "attribute_sign": int(reading.attribute_sign[j]),
+        "attribute_auroc": float(reading.attribute_auroc[j]),
+        "part_area": float(findings.area[j]),
+        "legibility": float(findings.legibility[j]),
+        **{name: float(getattr(moved, name)[j]) for name in ONE_EACH},
+        "requested": moved.requested[j],
+        "realised": moved.realised[j],
+        "leakage": moved.leakage[j],
+        **_times(findings, j),
+        "what": _turned_up(findings, subject, j),
+        "top": [
+            {"id": findings.top.id[j][k], "activation": findings.top.activation[j, k], "box": findings.top.box[j, k]}
+            for k in range(findings.top.index.shape[1])
+        ],
+    }
+
+
+ONE_EACH = ("slope", "rank_correlation", "leakage_mean", "leakage_median", "inside_box", "box_share")
+"""Numbers of the faithfulness card, one a prototype."""
+CURVE = ("t10", "t50", "t90", "curve", "band")
+CAUSAL = ("t10", "t50", "t90", "until", "after", "decided")
+
+
+def _times(findings: Findings, j: int) -> dict[str, Any]:
+    curves, decided = findings.emergence, findings.commitment
+    both = ~(curves.t50[j].isnan() | decided.t50[j].isnan())
+    return {
+        "emergence": {name: getattr(curves, name)[j] for name in CURVE},
+        "causal": {name: getattr(decided, name)[j] for name in CAUSAL},
+        "times_agree": not bool(decided.disagrees(curves, TOLERANCE)[j]) if both else None,
+    }
+
+
+def _turned_up(findings: Findings, subject: Subject, j: int) -> list[dict[str, Any]]:
+    shown = findings.what
+    return [
+        {
+            "id": subject.ids[int(image)],
+            "requested": shown.requested[j],
+            "before": shown.activation_before[j, k],
+            "activation": shown.activation[j, k],
+            "box": shown.box[j, k],
+        }
+        for k, image in enumerate(shown.image[j])
+    ]

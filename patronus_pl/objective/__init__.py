@@ -1,0 +1,1 @@
+"""What `PatronusModule` minimises beside the denoising loss: one file a penalty."""
