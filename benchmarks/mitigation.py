@@ -31,12 +31,13 @@ from patronus_pl.analysis.attributes.judges import NearestPortrait, assess, judg
 from patronus_pl.analysis.audit.compensate import compensated_moves
 from patronus_pl.analysis.audit.intervene import Moves, attribute_moves, intervene
 from patronus_pl.analysis.audit.ties import MOVED, effects, tie_matrix
-from patronus_pl.analysis.editing.decoding import draw, encode
+from patronus_pl.analysis.editing.decoding import decode_from_noise, encode
 from patronus_pl.analysis.subject import Subject
 from patronus_pl.commands.experiment import once, train
 from patronus_pl.data import PlantedFaces
 from patronus_pl.data.planted_faces import ATTRIBUTES
 from patronus_pl.data.planted_templates import every_portrait
+from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.metrics import RandomFeatures, frechet_distance
 from patronus_pl.modules import PatronusModule
 from patronus_pl.pixels import as_floats
@@ -165,7 +166,7 @@ def sample_row(how: str, images: Tensor, on: Bench) -> dict[str, Any]:
 def redrawn(model: PatronusModule, on: Bench) -> Tensor:
     """Images from the activations of all tied test images and new noise."""
     s = encode(model, torch.from_numpy(on.tied.images))
-    return torch.cat(list(draw(model, s, range(len(s)), 20, "dpm++", seed=0)))
+    return torch.cat(list(decode_from_noise(model, s, range(len(s)), Sampling(20))))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`Spool`: pictures that wait in a file until they are shown."""
+"""`DiskArray`: pictures that wait in a file until they are shown."""
 
 import math
 import tempfile
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-class Spool:
+class DiskArray:
     """An array in a temporary file that goes when the array does, read and written some of its rows at a time.
 
     Every prototype has pictures, and a page shows them one prototype after the other: what a report holds in memory

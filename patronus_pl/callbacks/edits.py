@@ -11,9 +11,9 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 
 from patronus_pl.analysis.attributes.reading import best_attribute
-from patronus_pl.analysis.editing.changes import Change
+from patronus_pl.analysis.editing.changes import Change, chosen
 from patronus_pl.analysis.editing.decoding import encode
-from patronus_pl.analysis.editing.edit import PSNR_FLOOR, chosen
+from patronus_pl.analysis.editing.inverting import PSNR_FLOOR
 from patronus_pl.analysis.pages.series import (
     Series,
     Variant,
@@ -24,7 +24,7 @@ from patronus_pl.analysis.pages.series import (
 )
 from patronus_pl.analysis.ranges import set_ranges, unmeasured
 from patronus_pl.data.base import SPLITS, ImageDataModule, normalise
-from patronus_pl.diffusion.sampling import Sampler
+from patronus_pl.diffusion.sampling import Sampler, Sampling
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.modules import PatronusModule
 from patronus_pl.runs import writable_folder
@@ -233,8 +233,8 @@ class Edits(pl.Callback):
         if self.images is not None:  # ranks take images in turn
             ids = ids[: max(0, len(range(trainer.global_rank, self.images, trainer.world_size)) - len(self._drawn))]
         if self.edits and ids and isinstance(pl_module, PatronusModule):
-            options = self.steps, self.sampler, self.batch_size
-            for series in edited_series(pl_module, batch["image"][: len(ids)], ids, self._variants, self._s, *options):
+            images, sampling = batch["image"][: len(ids)], self._sampling()
+            for series in edited_series(pl_module, images, ids, self._variants, self._s, sampling):
                 self._keep(series, len(self._drawn) * trainer.world_size + trainer.global_rank)
 
     def on_predict_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -242,13 +242,16 @@ class Edits(pl.Callback):
         for k in range(trainer.global_rank, len(self.interpolations), trainer.world_size):
             ids = [batch["id"][0] for batch in self._ends[k]]
             ends = normalise(torch.cat([batch["image"] for batch in self._ends[k]]))
-            options = self.interpolations[k].pictures, self.steps, self.sampler, self.batch_size
             if isinstance(pl_module, PatronusModule):
-                self._keep(interpolated_series(pl_module, ends, ids, *options), k)
+                count = self.interpolations[k].pictures
+                self._keep(interpolated_series(pl_module, ends, ids, count, self._sampling()), k)
         everything = from_all_ranks(trainer, self._drawn)
         if trainer.is_global_zero:
             ordered = sorted(everything, key=lambda placed: (placed.series.kind, placed.place))
             self._write([placed.series for placed in ordered])
+
+    def _sampling(self) -> Sampling:
+        return Sampling(self.steps, self.sampler, batch_size=self.batch_size)
 
     def _keep(self, series: Series, place: int) -> None:
         """Write the pictures; keep the numbers, and of the pictures only those for the grid."""

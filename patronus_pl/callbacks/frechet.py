@@ -10,11 +10,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
-from patronus_pl.analysis.editing.decoding import draw, encode
+from patronus_pl.analysis.editing.decoding import decode_from_noise, encode
 from patronus_pl.analysis.protocol import pixel_hash
 from patronus_pl.callbacks.pictures import images_of
 from patronus_pl.data.base import ImageDataModule
-from patronus_pl.diffusion.sampling import Sampler
+from patronus_pl.diffusion.sampling import Sampler, Sampling
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.metrics import (
     FeatureStatistics,
@@ -134,8 +134,9 @@ class SampleDistance(pl.Callback):
         """The sums over this device's samples; on the first device also those over all real images."""
         network = self.features or RandomFeatures(model.image_shape[0])
         metric = FrechetDistance(network.to(model.device)).to(model.device)
+        sampling = Sampling(self.steps, self.sampler, self.seed, self.batch_size)
         with trainer.precision_plugin.forward_context():
-            for pictures in draw(model, s, mine, self.steps, self.sampler, self.seed, self.batch_size):
+            for pictures in decode_from_noise(model, s, mine, sampling):
                 metric.update(as_floats(pictures.to(model.device)), real=False)
         if trainer.is_global_zero:
             metric.set_real(self._statistics(metric.network, data, folder))

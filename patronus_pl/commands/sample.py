@@ -15,11 +15,12 @@ from tqdm import tqdm
 from patronus_pl.analysis.attributes.association import associate
 from patronus_pl.analysis.attributes.balance import balance as balanced
 from patronus_pl.analysis.audit.audit import restricted
-from patronus_pl.analysis.editing.decoding import draw, encode
+from patronus_pl.analysis.editing.decoding import decode_from_noise, encode
 from patronus_pl.analysis.subject import Subject
 from patronus_pl.commands.files import data_of
 from patronus_pl.commands.ranks import all_ranks
 from patronus_pl.data import Activations, ImageDataModule
+from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.errors import CheckpointError, InvalidOptionError
 from patronus_pl.hardware import autocast
 from patronus_pl.modules import LatentPrior, PatronusModule
@@ -113,7 +114,7 @@ def _draw(
     """Draw and write the images that are this process's."""
     mine = ranks.share(len(s))
     drawn = [torch.empty((0, *model.image_shape), dtype=torch.uint8)]
-    batches = draw(model, s[list(mine)], mine, steps, "dpm++", seed, batch_size)
+    batches = decode_from_noise(model, s[list(mine)], mine, Sampling(steps, "dpm++", seed, batch_size))
     bar = tqdm(batches, desc="sample", unit="batch", total=-(-len(mine) // batch_size), disable=ranks.rank > 0)
     for start, images in zip(count(0, batch_size), bar, strict=False):
         for k, image in zip(mine[start : start + batch_size], images, strict=True):

@@ -5,13 +5,13 @@ import tracemalloc
 import pytest
 import torch
 
-from patronus_pl.analysis.disk_array import Spool
+from patronus_pl.analysis.disk_array import DiskArray
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.int64])
 def test_parts_are_read_and_set_as_those_of_a_tensor(dtype: torch.dtype) -> None:
     expected = torch.zeros(3, 2, 4, 5, dtype=dtype)
-    spool = Spool(expected.shape, dtype)
+    spool = DiskArray(expected.shape, dtype)
     values = torch.randint(0, 256, expected.shape, generator=torch.Generator().manual_seed(0)).to(dtype)
     expected[2], expected[0, 1], expected[1, 0, 3] = values[2], values[0, 1], values[1, 0, 3]
     spool[2], spool[0, 1], spool[1, 0, 3] = values[2], values[0, 1], values[1, 0, 3]
@@ -23,11 +23,11 @@ def test_parts_are_read_and_set_as_those_of_a_tensor(dtype: torch.dtype) -> None
 
 
 def test_rows_of_nothing_are_empty() -> None:
-    assert Spool((2, 0, 3))[1].shape == (0, 3)
+    assert DiskArray((2, 0, 3))[1].shape == (0, 3)
 
 
 def test_rows_that_do_not_exist_are_named() -> None:
-    spool = Spool((2, 3))
+    spool = DiskArray((2, 3))
     for index in (2, -1, (0, 3)):
         with pytest.raises(IndexError, match=r"of \(2, 3\)"):
             spool[index]
@@ -36,7 +36,7 @@ def test_rows_that_do_not_exist_are_named() -> None:
 
 
 def test_a_row_of_another_shape_is_refused_and_nothing_is_written() -> None:
-    spool = Spool((2, 3))
+    spool = DiskArray((2, 3))
     with pytest.raises(RuntimeError, match="expand"):
         spool[0] = torch.ones(4)
     assert not spool[0].any()
@@ -47,7 +47,7 @@ def test_memory_does_not_grow_with_the_rows() -> None:
     peaks = []
     for rows in (4, 400):
         tracemalloc.start()
-        spool = Spool((rows, *row.shape))
+        spool = DiskArray((rows, *row.shape))
         for k in range(rows):
             spool[k] = row
         assert all(bool(values.all()) for values in spool)

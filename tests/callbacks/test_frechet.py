@@ -8,12 +8,13 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from patronus_pl.analysis.editing.decoding import draw, encode
+from patronus_pl.analysis.editing.decoding import decode_from_noise, encode
 from patronus_pl.callbacks import EMA, Checkpoint, SampleDistance
 from patronus_pl.callbacks.frechet import log_name, shard
 from patronus_pl.data.base import normalise
 from patronus_pl.denoiser import VectorNet
 from patronus_pl.diffusion import NoiseSchedule
+from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.metrics import InceptionFeatures, RandomFeatures, extract_features, frechet_distance
 from patronus_pl.modules import LatentPrior, PatronusModule
@@ -43,7 +44,7 @@ def expected(model: PatronusModule, count: int = 6) -> float:
     model.eval()
     real = normalise(faces(val=6).table("val").__getitems__(range(count))["image"])
     with torch.no_grad():
-        made = torch.cat(list(draw(model, encode(model, real), range(count), 2, "dpm++", 0)))
+        made = torch.cat(list(decode_from_noise(model, encode(model, real), range(count), Sampling(2))))
     return frechet_distance(extract_features(network(), [real]), extract_features(network(), [as_floats(made)]))
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from patronus_pl.analysis.editing.decoding import draw
+from patronus_pl.analysis.editing.decoding import decode_from_noise
 from patronus_pl.commands import sample as module
 from patronus_pl.commands.sample import sample
 from patronus_pl.data import PlantedFaces
@@ -56,9 +56,9 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
 
     def spy(model: PatronusModule, s: torch.Tensor, *rest: Any) -> Iterator[torch.Tensor]:
         seen.append(s)
-        return draw(model, s, *rest)
+        return decode_from_noise(model, s, *rest)
 
-    monkeypatch.setattr(module, "draw", spy)
+    monkeypatch.setattr(module, "decode_from_noise", spy)
     return seen
 
 

@@ -25,9 +25,10 @@ from patronus_pl.analysis.audit.intervene import (
 )
 from patronus_pl.analysis.audit.ties import Effects, Ties, effects, find_ties, null_ties, tie_matrix
 from patronus_pl.analysis.editing.decoding import encode
-from patronus_pl.analysis.editing.inverting import take_apart
+from patronus_pl.analysis.editing.inverting import invert
 from patronus_pl.analysis.progress import counting
 from patronus_pl.analysis.subject import Subject
+from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.modules import PatronusModule
 from patronus_pl.pixels import as_floats
@@ -262,8 +263,8 @@ class _Bench:
 
     def _start(self, images: Image | ImageBytes) -> tuple[Activations, Image]:
         if self.plan.noise == "inverted":
-            parts = take_apart(self.model, as_floats(images), INVERSION_STEPS, self.plan.batch_size)
-            return parts.s, parts.x_T
+            inverted = invert(self.model, as_floats(images), Sampling(INVERSION_STEPS, batch_size=self.plan.batch_size))
+            return inverted.s, inverted.x_T
         generator = torch.Generator().manual_seed(self.plan.seed)
         return self._encode(images), torch.randn(images.shape, generator=generator)
 

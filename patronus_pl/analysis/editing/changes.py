@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patronus_pl.errors import InvalidOptionError
+from patronus_pl.modules import PatronusModule
 from patronus_pl.types import Activations
 
 
@@ -70,3 +71,17 @@ def _target(s: Tensor, change: Change, low: Tensor, high: Tensor, reference: Ten
     if reference is None or not 0 <= value <= 1:
         raise InvalidOptionError(f"quantile {value} of prototype {j}: choose 0 to 1, and give reference activations")
     return reference[:, j].quantile(value).to(s).expand(len(s))
+
+
+def chosen(model: PatronusModule, prototypes: Sequence[int] | None) -> list[int]:
+    """Return the indices of the prototypes that are asked for; None asks for all.
+
+    Raises:
+        InvalidOptionError: a prototype that does not exist.
+    """
+    count = model.prototypes.count
+    indices = list(range(count)) if prototypes is None else [int(j) for j in prototypes]
+    for j in indices:
+        if not 0 <= j < count:
+            raise InvalidOptionError(f"there is no prototype {j}; choose 0..{count - 1}")
+    return indices

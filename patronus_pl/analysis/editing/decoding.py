@@ -1,60 +1,102 @@
-"""Images from activations and new noise, in batches."""
+"""The model's `encode` and `decode`, a batch at a time, for more images than the denoiser can take at once."""
 
 from collections.abc import Iterator, Sequence
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from patronus_pl.analysis.editing.inverting import Inverted
 from patronus_pl.analysis.evaluating import evaluating
 from patronus_pl.diffusion import NoiseSource
-from patronus_pl.diffusion.sampling import Sampler
+from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.modules import PatronusModule
 from patronus_pl.pixels import as_bytes, as_floats
 from patronus_pl.types import Activations, Image, ImageBytes
 
 
-def draw(
-    model: PatronusModule,
-    s: Activations,
-    rows: Sequence[int],
-    steps: int,
-    sampler: Sampler,
-    seed: int,
-    batch_size: int = 64,
-) -> Iterator[ImageBytes]:
-    """Batches of images as bytes, decoded from s and from new noise, which depends on (seed, row) alone.
+@evaluating
+def encode(model: PatronusModule, images: Image | ImageBytes, batch_size: int = 64) -> Activations:
+    """Return the prototype activations `s` of the images, shape (n, m), on the CPU.
 
     Args:
         model: the model.
-        s: (n, m).
-        rows: which image each of the n is.
-        steps: of the sampler.
-        sampler: which.
-        seed: of the noise.
-        batch_size: images at a time.
+        images: (n, c, h, w), floats in [-1, 1] or bytes.
+        batch_size: images at a time; it changes memory and speed, not results.
     """
-    for start in range(0, len(s), batch_size):
-        chunk = s[start : start + batch_size].to(model.device)
-        noise = NoiseSource(seed, rows[start : start + batch_size], model.device)
-        x_T = noise((len(chunk), *model.image_shape))
-        yield as_bytes(model.decode(x_T, chunk, steps, sampler, noise=noise).cpu())
-
-
-@evaluating
-def put_together(
-    model: PatronusModule,
-    x_T: Image,
-    s: Activations,
-    steps: int = 20,
-    sampler: Sampler = "dpm++",
-    batch_size: int = 64,
-) -> Image:
-    """`model.decode`, some images at a time."""
-    pairs = zip(torch.split(x_T, batch_size), torch.split(s, batch_size), strict=True)
-    device = model.device
-    return torch.cat([model.decode(x.to(device), c.to(device), steps, sampler).cpu() for x, c in pairs])
-
-
-@evaluating
-def encode(model: PatronusModule, images: Image | ImageBytes, batch_size: int = 64) -> Activations:
-    """`model.encode`, some images at a time; (n, c, h, w) in [-1, 1] or as bytes."""
     return torch.cat([model.encode(as_floats(x.to(model.device))).cpu() for x in torch.split(images, batch_size)])
+
+
+@evaluating
+def decode(model: PatronusModule, x_T: Image, s: Activations, sampling: Sampling) -> Image:
+    """Return the images that the sampler makes of noise and activations, shape (n, c, h, w) in [-1, 1], on the CPU.
+
+    Args:
+        model: the model.
+        x_T: (n, c, h, w) noise: `Inverted.x_T`, or random.
+        s: (n, m) activations.
+        sampling: steps, sampler and batch size.
+    """
+    pairs = zip(torch.split(x_T, sampling.batch_size), torch.split(s, sampling.batch_size), strict=True)
+    device = model.device
+    return torch.cat(
+        [model.decode(x.to(device), c.to(device), sampling.steps, sampling.sampler).cpu() for x, c in pairs]
+    )
+
+
+def decode_from_noise(
+    model: PatronusModule, s: Activations, rows: Sequence[int], sampling: Sampling
+) -> Iterator[ImageBytes]:
+    """Yield batches of images as bytes, decoded from activations and random noise.
+
+    Image k starts from noise that depends on `sampling.seed` and `rows[k]` alone: it is the same whichever other images
+    are drawn beside it, and on whichever process.
+
+    Args:
+        model: the model.
+        s: (n, m) activations.
+        rows: n numbers, one an image, that choose its noise.
+        sampling: steps, sampler, seed and batch size.
+    """
+    size = sampling.batch_size
+    for start in range(0, len(s), size):
+        chunk = s[start : start + size].to(model.device)
+        noise = NoiseSource(sampling.seed, rows[start : start + size], model.device)
+        x_T = noise((len(chunk), *model.image_shape))
+        yield as_bytes(model.decode(x_T, chunk, sampling.steps, sampling.sampler, noise=noise).cpu())
+
+
+@evaluating
+def interpolate(
+    model: PatronusModule, a: Inverted, b: Inverted, n: int, sampling: Sampling
+) -> Float[Tensor, "n b c h w"]:
+    """Decode n pictures on the way from each image of `a` to the same one of `b`, both ends included.
+
+    At the share λ of the way, s is interpolated linearly and x_T along the great circle (Song et al. 2021, eq. 67):
+    x_T(λ) = (sin((1-λ)θ) x_T^a + sin(λθ) x_T^b) / sin θ, θ the angle between the two.
+
+    Args:
+        model: the model.
+        a: where the ways start, b images.
+        b: where they end, as many.
+        n: pictures of a way.
+        sampling: steps, sampler and batch size.
+    """
+    weights = torch.linspace(0, 1, n)
+    s = torch.stack([torch.lerp(a.s, b.s, w) for w in weights])
+    x_T = torch.stack([slerp(a.x_T, b.x_T, float(w)) for w in weights])
+    return decode(model, x_T.flatten(0, 1), s.flatten(0, 1), sampling).reshape(n, *a.images.shape)
+
+
+def slerp(a: Float[Tensor, "b *shape"], b: Float[Tensor, "b *shape"], weight: float) -> Float[Tensor, "b *shape"]:
+    """Interpolate each row along the great circle; where the two are parallel, along the line.
+
+    >>> slerp(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 0.5)
+    tensor([[0.7071, 0.7071]])
+    """
+    u, v = a.flatten(1), b.flatten(1)
+    angle = torch.acos(torch.cosine_similarity(u, v, dim=1).clamp(-1, 1))[:, None]
+    left, right = torch.sin((1 - weight) * angle), torch.sin(weight * angle)
+    straight = torch.sin(angle) < 1e-6
+    mixed = torch.where(straight, torch.lerp(u, v, weight), (left * u + right * v) / torch.sin(angle))
+    return mixed.reshape(a.shape)

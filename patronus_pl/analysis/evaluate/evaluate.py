@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patronus_pl.analysis.editing.decoding import encode, put_together
-from patronus_pl.analysis.editing.inverting import take_apart
+from patronus_pl.analysis.editing.decoding import decode, encode
+from patronus_pl.analysis.editing.inverting import invert
 from patronus_pl.analysis.evaluate.image_quality import (
     NO_PRIOR,
     Networks,
@@ -27,6 +27,7 @@ from patronus_pl.analysis.explain.use import TIMES, use_ratio
 from patronus_pl.analysis.progress import counting
 from patronus_pl.analysis.protocol import Picked, Plan, Section, attempt
 from patronus_pl.analysis.subject import Subject
+from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.modules import LatentPrior, PatronusModule
 from patronus_pl.pixels import as_bytes, as_floats
 from patronus_pl.ranks import Ranks
@@ -168,8 +169,9 @@ def _use(model: PatronusModule, picked: Picked, plan: Plan) -> Section:
 
 
 def _inverted(model: PatronusModule, images: Image, plan: Plan) -> ImageBytes:
-    parts = take_apart(model, images, plan.steps, plan.batch_size)
-    return as_bytes(put_together(model, parts.x_T, parts.s, plan.steps, plan.sampler, plan.batch_size))
+    sampling = Sampling(plan.steps, plan.sampler, plan.seed, plan.batch_size)
+    inverted = invert(model, images, sampling)
+    return as_bytes(decode(model, inverted.x_T, inverted.s, sampling))
 
 
 # ---- the prior -------------------------------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 from patronus_pl.analysis.attributes.judges import Judge, judged, train_judge
-from patronus_pl.analysis.editing.decoding import draw
+from patronus_pl.analysis.editing.decoding import decode_from_noise
 from patronus_pl.analysis.protocol import Picked, Plan, Section, attempt, pixel_hash
+from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.metrics import (
     InceptionFeatures,
     cached_arrays,
@@ -59,8 +60,9 @@ class Networks:
 
 
 def generate(model: PatronusModule, s: Activations, rows: Sequence[int], plan: Plan) -> ImageBytes:
-    """An image for each row of s, see `draw`."""
-    return torch.cat(list(draw(model, s, rows, plan.steps, plan.sampler, plan.seed, plan.batch_size)))
+    """An image for each row of s, see `decode_from_noise`."""
+    sampling = Sampling(plan.steps, plan.sampler, plan.seed, plan.batch_size)
+    return torch.cat(list(decode_from_noise(model, s, rows, sampling)))
 
 
 def reconstruction(

@@ -8,13 +8,14 @@ from jaxtyping import Bool, Float, Int
 from scipy.stats import rankdata
 from torch import Tensor
 
-from patronus_pl.analysis.disk_array import Spool
-from patronus_pl.analysis.editing.decoding import put_together
-from patronus_pl.analysis.editing.edit import PSNR_FLOOR, chosen, jobs
-from patronus_pl.analysis.editing.inverting import take_apart
+from patronus_pl.analysis.disk_array import DiskArray
+from patronus_pl.analysis.editing.changes import chosen
+from patronus_pl.analysis.editing.decoding import decode
+from patronus_pl.analysis.editing.inverting import PSNR_FLOOR, invert
+from patronus_pl.analysis.editing.jobs import jobs
 from patronus_pl.analysis.evaluating import evaluating
 from patronus_pl.analysis.explain.where import locate
-from patronus_pl.diffusion.sampling import Sampler
+from patronus_pl.diffusion.sampling import Sampler, Sampling
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.metrics import psnr
 from patronus_pl.modules import PatronusModule
@@ -56,7 +57,7 @@ class Faithfulness:
     box_share: Float[Tensor, " p"]
     round_trip_psnr: Float[Tensor, " n"]
     flagged: Bool[Tensor, " n"]
-    pictures: Spool
+    pictures: DiskArray
 
     @property
     def unused(self) -> Bool[Tensor, " p"]:
@@ -122,9 +123,9 @@ def faithfulness(
     index = torch.tensor(indices)
     low, high = model.activation_low.cpu()[index], model.activation_high.cpu()[index]
     values = low[:, None] + torch.linspace(0, 1, levels) * (high - low)[:, None]
-    parts = take_apart(model, images, steps, batch_size)
+    parts = invert(model, images, Sampling(steps, batch_size=batch_size))
     realised = torch.zeros(len(index), len(images), levels, model.prototypes.count)
-    pictures = Spool((len(index), min(keep, len(images)), levels, *images.shape[1:]))
+    pictures = DiskArray((len(index), min(keep, len(images)), levels, *images.shape[1:]))
     inside, area = torch.zeros(2, len(index), len(images)).unbind()
     for job in jobs(parts, indices, values, batch_size, model.device):
         x = model.decode(job.x_T, job.s, steps, sampler)
@@ -139,7 +140,7 @@ def faithfulness(
     own = realised[torch.arange(len(index)), :, :, index]
     swing = realised[:, :, -1] - realised[:, :, 0]
     span = torch.where(high > low, high - low, torch.nan)
-    quality = psnr(put_together(model, parts.x_T, parts.s, steps, sampler, batch_size), parts.images)
+    quality = psnr(decode(model, parts.x_T, parts.s, Sampling(steps, sampler, batch_size=batch_size)), parts.images)
     return Faithfulness(
         prototypes=index,
         requested=values,

@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patronus_pl.analysis.editing.decoding import put_together
-from patronus_pl.analysis.editing.inverting import take_apart
+from patronus_pl.analysis.editing.decoding import decode
+from patronus_pl.analysis.editing.inverting import invert
 from patronus_pl.analysis.evaluating import evaluating
 from patronus_pl.diffusion import NoiseSource
-from patronus_pl.diffusion.sampling import Sampler
+from patronus_pl.diffusion.sampling import Sampler, Sampling
 from patronus_pl.metrics import mse, psnr
 from patronus_pl.modules import PatronusModule
 from patronus_pl.types import Image
@@ -57,11 +57,11 @@ def reconstruct(
     batch_size: int = 64,
 ) -> Reconstruction:
     """Decode images from their own activations: with the noise of their inversion, and with random noise."""
-    parts = take_apart(model, images, steps, batch_size)
+    parts = invert(model, images, Sampling(steps, batch_size=batch_size))
     noise = NoiseSource(seed, range(len(images)))
     x_T = torch.stack([parts.x_T, *(noise(images.shape) for _ in range(n_random))])
     s = parts.s.repeat(1 + n_random, 1)
-    pictures = put_together(model, x_T.flatten(0, 1), s, steps, sampler, batch_size)
+    pictures = decode(model, x_T.flatten(0, 1), s, Sampling(steps, sampler, batch_size=batch_size))
     originals = parts.images.repeat(1 + n_random, 1, 1, 1)
     squared, decibels = (measure(pictures, originals).reshape(-1, len(images)) for measure in (mse, psnr))
     pictures = pictures.reshape(-1, *images.shape)

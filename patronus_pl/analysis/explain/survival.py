@@ -11,12 +11,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from patronus_pl.analysis.editing.decoding import encode, put_together
-from patronus_pl.analysis.editing.edit import chosen, jobs
-from patronus_pl.analysis.editing.inverting import take_apart
+from patronus_pl.analysis.editing.changes import chosen
+from patronus_pl.analysis.editing.decoding import decode, encode
+from patronus_pl.analysis.editing.inverting import invert
+from patronus_pl.analysis.editing.jobs import jobs
 from patronus_pl.analysis.evaluating import evaluating
 from patronus_pl.analysis.explain.when import VISIBLE, Emergence, first_passage
 from patronus_pl.diffusion import Denoise, NoiseSchedule, samplers
+from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.modules import PatronusModule
 from patronus_pl.types import Image
@@ -72,8 +74,10 @@ def survival(
     indices = chosen(model, prototypes)
     index = torch.tensor(indices)
     low, high = model.activation_low.cpu()[index], model.activation_high.cpu()[index]
-    parts = take_apart(model, images, steps, batch_size)
-    original = encode(model, put_together(model, parts.x_T, parts.s, steps, "ddim", batch_size), batch_size)
+    parts = invert(model, images, Sampling(steps, batch_size=batch_size))
+    original = encode(
+        model, decode(model, parts.x_T, parts.s, Sampling(steps, "ddim", batch_size=batch_size)), batch_size
+    )
     effects = torch.zeros(len(index), len(images), 1 + len(windows), dtype=original.dtype)
     for job in jobs(parts, indices, high[:, None], batch_size, model.device):
         own, rows = index[job.prototype], torch.arange(len(job.image))
@@ -190,7 +194,7 @@ def commitment(
     indices = chosen(model, prototypes)
     index = torch.tensor(indices)
     low, high = model.activation_low.cpu()[index], model.activation_high.cpu()[index]
-    parts = take_apart(model, images, steps, batch_size)
+    parts = invert(model, images, Sampling(steps, batch_size=batch_size))
     runs = zip(torch.split(parts.x_T, batch_size), torch.split(parts.s, batch_size), strict=True)
     schedule, device = model.schedule, model.device
     untouched = torch.cat(

@@ -7,13 +7,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from patronus_pl.analysis.disk_array import Spool
-from patronus_pl.analysis.editing.decoding import encode, put_together
-from patronus_pl.analysis.editing.edit import chosen, jobs
-from patronus_pl.analysis.editing.inverting import take_apart
+from patronus_pl.analysis.disk_array import DiskArray
+from patronus_pl.analysis.editing.changes import chosen
+from patronus_pl.analysis.editing.decoding import decode, encode
+from patronus_pl.analysis.editing.inverting import invert
+from patronus_pl.analysis.editing.jobs import jobs
 from patronus_pl.analysis.evaluating import evaluating
 from patronus_pl.analysis.explain.where import locate
-from patronus_pl.diffusion.sampling import Sampler
+from patronus_pl.diffusion.sampling import Sampler, Sampling
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.modules import PatronusModule
 from patronus_pl.types import Image
@@ -39,8 +40,8 @@ class What:
 
     prototypes: Int[Tensor, " p"]
     image: Int[Tensor, "p k"]
-    before: Spool
-    after: Spool
+    before: DiskArray
+    after: DiskArray
     box: Int[Tensor, "p k 4"]
     patch: Int[Tensor, "p k 2"]
     requested: Float[Tensor, " p"]
@@ -86,21 +87,21 @@ def what(
     indices = chosen(model, prototypes)
     index = torch.tensor(indices)
     values = model.activation_high.cpu()[index]
-    parts = take_apart(model, images, steps, batch_size)
+    parts = invert(model, images, Sampling(steps, batch_size=batch_size))
     score = torch.zeros(len(index), len(images))
     for job in jobs(parts, indices, values[:, None], batch_size, model.device):
         s = model.encode(model.decode(job.x_T, job.s, steps, sampler))
         score[job.prototype, job.image] = s[torch.arange(len(s)), index[job.prototype]].to(score)
     image = score.topk(min(keep, len(images)), dim=1).indices
-    unedited = put_together(model, parts.x_T, parts.s, steps, sampler, batch_size)
-    before, after = (Spool((*image.shape, *images.shape[1:]), images.dtype) for _ in range(2))
+    unedited = decode(model, parts.x_T, parts.s, Sampling(steps, sampler, batch_size=batch_size))
+    before, after = (DiskArray((*image.shape, *images.shape[1:]), images.dtype) for _ in range(2))
     places = []
     # The best are decoded once more: keeping every picture until the last is known would cost memory, not time.
     for some in torch.split(torch.arange(len(index)), max(1, batch_size // image.shape[1])):
         flat, own = image[some].flatten(), index[some].repeat_interleave(image.shape[1])
         rows, s_new = torch.arange(len(flat)), parts.s[flat]
         s_new[rows, own] = model.activation_high.cpu()[own]
-        pictures = put_together(model, parts.x_T[flat], s_new, steps, sampler, batch_size)
+        pictures = decode(model, parts.x_T[flat], s_new, Sampling(steps, sampler, batch_size=batch_size))
         found = locate(model, pictures, batch_size)
         places.append(torch.cat([found.box, found.row[..., None], found.col[..., None]], dim=-1)[rows, own])
         for position, grown in zip(some.tolist(), pictures.reshape(len(some), *after.shape[1:]), strict=True):

@@ -8,9 +8,11 @@ from jaxtyping import Float, Int
 from scipy.stats import kendalltau
 from torch import Tensor
 
-from patronus_pl.analysis.editing.edit import chosen, jobs
-from patronus_pl.analysis.editing.inverting import Parts, take_apart
+from patronus_pl.analysis.editing.changes import chosen
+from patronus_pl.analysis.editing.inverting import Inverted, invert
+from patronus_pl.analysis.editing.jobs import jobs
 from patronus_pl.analysis.evaluating import evaluating
+from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.modules import PatronusModule
 from patronus_pl.types import Image
 
@@ -71,7 +73,7 @@ def emergence(
     indices = chosen(model, prototypes)
     index = torch.tensor(indices)
     low, high = model.activation_low.cpu()[index], model.activation_high.cpu()[index]
-    parts = take_apart(model, images, steps, batch_size)
+    parts = invert(model, images, Sampling(steps, batch_size=batch_size))
     original = _original_run(model, parts, steps, batch_size)
     rise = torch.zeros(len(index), len(images), steps, dtype=original.dtype)
     t = torch.tensor(model.schedule.respaced(steps)).flip(0)
@@ -87,7 +89,7 @@ def emergence(
     return Emergence(index, t, curve, rise.std(1, correction=0), plateau, t10, t50, t90)
 
 
-def _original_run(model: PatronusModule, parts: Parts, steps: int, batch_size: int) -> Float[Tensor, "n m k"]:
+def _original_run(model: PatronusModule, parts: Inverted, steps: int, batch_size: int) -> Float[Tensor, "n m k"]:
     """ŝ(t) of the unedited images."""
     runs = []
     for x_T, s in zip(torch.split(parts.x_T, batch_size), torch.split(parts.s, batch_size), strict=True):

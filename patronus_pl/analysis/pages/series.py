@@ -12,11 +12,10 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from patronus_pl.analysis.editing.changes import Change, set_activations
-from patronus_pl.analysis.editing.decoding import encode, put_together
-from patronus_pl.analysis.editing.edit import PSNR_FLOOR, interpolate
-from patronus_pl.analysis.editing.inverting import take_apart
+from patronus_pl.analysis.editing.decoding import decode, encode, interpolate
+from patronus_pl.analysis.editing.inverting import PSNR_FLOOR, invert
 from patronus_pl.analysis.pages.figures import image_grid
-from patronus_pl.diffusion.sampling import Sampler
+from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.metrics import psnr
 from patronus_pl.modules import PatronusModule
 from patronus_pl.pixels import as_bytes, as_floats
@@ -93,66 +92,55 @@ def edited_series(
     images: Image,
     ids: Sequence[str],
     variants: Sequence[Variant],
-    reference: Float[Tensor, "n m"] | None = None,
-    steps: int = 20,
-    sampler: Sampler = "dpm++",
-    batch_size: int = 64,
+    reference: Float[Tensor, "n m"] | None,
+    sampling: Sampling,
 ) -> list[Series]:
-    """Each image unedited (decoded from its inverted noise under its own s), and in each variant from the same noise.
+    """Decode each image unedited and in each variant, all from its own inverted noise.
 
     Args:
         model: the model.
         images: (b, c, h, w) in [-1, 1].
         ids: b names.
-        variants: what to change.
-        reference: (n, m) activations of a data set, which quantiles need.
-        steps: of inversion and sampler.
-        sampler: of all pictures.
-        batch_size: pictures at a time.
+        variants: what to change; the unedited picture (decoded under the image's own s) comes before them.
+        reference: (n, m) activations of a data set, which quantiles need; None where there are no quantiles.
+        sampling: steps of inversion and sampler, sampler and batch size.
     """
     variants = [Variant("unedited", ()), *variants]
     v, low, high = len(variants), model.activation_low.cpu(), model.activation_high.cpu()
-    parts = take_apart(model, images, steps, batch_size)
-    s = torch.stack([set_activations(parts.s, changes, low, high, reference) for _, changes in variants])
+    inverted = invert(model, images, sampling)
+    s = torch.stack([set_activations(inverted.s, changes, low, high, reference) for _, changes in variants])
     edited = torch.zeros(v, s.shape[-1], dtype=torch.bool)
     for row, (_, changes) in zip(edited, variants, strict=True):
         row[[change.prototype for change in changes]] = True
-    drawn = put_together(model, parts.x_T.repeat(v, 1, 1, 1), s.flatten(0, 1), steps, sampler, batch_size)
-    stored, realised = _read_back(model, drawn, batch_size)
-    pictures = torch.cat([as_bytes(parts.images), stored]).reshape(v + 1, *images.shape)
+    drawn = decode(model, inverted.x_T.repeat(v, 1, 1, 1), s.flatten(0, 1), sampling)
+    stored, realised = _read_back(model, drawn, sampling.batch_size)
+    pictures = torch.cat([as_bytes(inverted.images), stored]).reshape(v + 1, *images.shape)
     realised = realised.reshape(s.shape)
-    quality = psnr(as_floats(pictures[1]), parts.images).tolist()
+    quality = psnr(as_floats(pictures[1]), inverted.images).tolist()
     names = [name for name, _ in variants]
     return [
-        Series("edits", ids[k], names, edited, parts.s[k], s[:, k], realised[:, k], quality[k], pictures[:, k])
+        Series("edits", ids[k], names, edited, inverted.s[k], s[:, k], realised[:, k], quality[k], pictures[:, k])
         for k in range(len(images))
     ]
 
 
 def interpolated_series(
-    model: PatronusModule,
-    ends: Image,
-    ids: Sequence[str],
-    count: int = 9,
-    steps: int = 20,
-    sampler: Sampler = "dpm++",
-    batch_size: int = 64,
+    model: PatronusModule, ends: Image, ids: Sequence[str], count: int, sampling: Sampling
 ) -> Series:
-    """Pictures on the way from one image to another; the first is the unedited start.
+    """Decode pictures on the way from one image to another; the first is the unedited start.
 
     Args:
         model: the model.
         ends: (2, c, h, w) in [-1, 1].
         ids: their two names.
         count: pictures, both ends included.
-        steps: of inversion and sampler.
-        sampler: of all pictures.
-        batch_size: pictures at a time.
+        sampling: steps of inversion and sampler, sampler and batch size.
     """
-    start, end = encode(model, ends).unbind()
+    inverted = invert(model, ends, sampling)
+    start, end = inverted.s.unbind()
     share = torch.linspace(0, 1, count)
-    drawn = interpolate(model, ends[:1], ends[1:], count, steps, sampler, batch_size)[:, 0]
-    stored, realised = _read_back(model, drawn, batch_size)
+    drawn = interpolate(model, inverted.take([0]), inverted.take([1]), count, sampling)[:, 0]
+    stored, realised = _read_back(model, drawn, sampling.batch_size)
     return Series(
         kind=f"interpolations_{count}",
         image=f"{ids[0]}_to_{ids[1]}",
@@ -161,8 +149,8 @@ def interpolated_series(
         original=start,
         requested=torch.lerp(start, end, share[:, None]),
         realised=realised,
-        round_trip_psnr=float(psnr(as_floats(stored[:1]), ends[:1].cpu())),
-        pictures=torch.cat([as_bytes(ends[:1].cpu()), stored]),
+        round_trip_psnr=float(psnr(as_floats(stored[:1]), inverted.images[:1])),
+        pictures=torch.cat([as_bytes(inverted.images[:1]), stored]),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from patronus_pl.analysis.editing.edit import PSNR_FLOOR
+from patronus_pl.analysis.editing.inverting import PSNR_FLOOR
 from patronus_pl.analysis.explain.when import order
 from patronus_pl.analysis.protocol import plain, versions
 from patronus_pl.analysis.report.findings import Effort, Findings

@@ -3,10 +3,11 @@ import math
 import pytest
 import torch
 
-from patronus_pl.analysis.editing.changes import Change, set_activations
-from patronus_pl.analysis.editing.decoding import encode, put_together
-from patronus_pl.analysis.editing.edit import chosen, edit, extrapolate, interpolate, jobs, slerp
-from patronus_pl.analysis.editing.inverting import no_louder_than_noise, take_apart
+from patronus_pl.analysis.editing.changes import Change, chosen, set_activations
+from patronus_pl.analysis.editing.decoding import decode, encode, interpolate, slerp
+from patronus_pl.analysis.editing.inverting import invert, no_louder_than_noise
+from patronus_pl.analysis.editing.jobs import jobs
+from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.errors import InvalidOptionError
 from tests.analysis.painter import images, paint, painter
 
@@ -68,34 +69,34 @@ class TestSetActivations:
             chosen(model, [4])
 
 
-class TestPartsAndBack:
+class TestInvertingAndDecoding:
     def test_batches_change_nothing(self, tiny_model):
         x = torch.rand(5, 1, 16, 16) * 2 - 1
-        whole, split = take_apart(tiny_model, x, 3), take_apart(tiny_model, x, 3, batch_size=2)
+        whole, split = (invert(tiny_model, x, Sampling(3, batch_size=size)) for size in (64, 2))
         torch.testing.assert_close(whole.x_T, split.x_T, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(whole.s, tiny_model.encode(x).detach())
         torch.testing.assert_close(encode(tiny_model, x, batch_size=2), whole.s)
-        one, other = (put_together(tiny_model, whole.x_T, whole.s, 3, batch_size=size) for size in (5, 2))
+        one, other = (decode(tiny_model, whole.x_T, whole.s, Sampling(3, batch_size=size)) for size in (5, 2))
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(one, tiny_model.decode(whole.x_T, whole.s, 3, "dpm++"), rtol=1e-4, atol=1e-4)
 
     @pytest.mark.parametrize("batch_size", [1, 4, 7, 100])
     def test_jobs_are_all_pairs_with_all_values(self, batch_size):
-        parts = take_apart(painter(), images(3), 2)
+        inverted = invert(painter(), images(3), Sampling(2))
         values = torch.tensor([[0.1, 0.2], [0.3, 0.4]])
         seen = {}
-        for job in jobs(parts, [3, 1], values, batch_size, torch.device("cpu")):
+        for job in jobs(inverted, [3, 1], values, batch_size, torch.device("cpu")):
             assert len(job.s) <= max(2, batch_size)
             rows = zip(job.s.split(2), job.x_T.split(2), job.prototype.tolist(), job.image.tolist(), strict=True)
             for s, x_T, which, image in rows:
                 seen[which, image] = s
-                assert torch.equal(x_T, parts.x_T[[image, image]])
+                assert torch.equal(x_T, inverted.x_T[[image, image]])
         assert set(seen) == {(which, image) for which in range(2) for image in range(3)}
         for (which, image), s in seen.items():
             j = [3, 1][which]
             assert torch.equal(s[:, j], values[which])
             others = [k for k in range(4) if k != j]
-            assert torch.equal(s[:, others], parts.s[[image, image]][:, others])
+            assert torch.equal(s[:, others], inverted.s[[image, image]][:, others])
 
     def test_noise_that_is_too_loud_is_turned_down(self):
         x_T = normal(3, 2, 8, 8) * torch.tensor([0.3, 2.0, 40.0])[:, None, None, None]
@@ -111,60 +112,55 @@ class TestPartsAndBack:
         alpha_bar = model.schedule.exact_alpha_bar[249]
         loud = 0.5 / 0.01 + 0.5 * (alpha_bar / (1 - alpha_bar)) ** 0.5
         assert model.invert(x, model.encode(x), 4).square().mean().sqrt() == pytest.approx(loud, rel=1e-3)
-        assert take_apart(model, x, 4).x_T.square().mean((1, 2, 3)).tolist() == pytest.approx([1, 1], rel=1e-4)
+        assert invert(model, x, Sampling(4)).x_T.square().mean((1, 2, 3)).tolist() == pytest.approx([1, 1], rel=1e-4)
 
 
-class TestEdit:
+class TestDecoding:
     def test_the_painter_does_as_it_is_told(self):
         model, x = painter(), images(3)
         s_new = set_activations(model.encode(x), [Change(2, "range", 1.0)], model.activation_low, model.activation_high)
-        done = edit(model, x, s_new, steps=5)
-        torch.testing.assert_close(done.images, paint(s_new), atol=1e-4, rtol=0)
-        torch.testing.assert_close(done.reconstructions, x, atol=1e-4, rtol=0)
-        torch.testing.assert_close(done.realised, done.requested, atol=1e-4, rtol=0)
-        torch.testing.assert_close(done.before, model.encode(x))
-        assert (done.round_trip_psnr > 60).all()
-        assert not done.flagged.any()
-
-    def test_images_that_do_not_come_back_are_flagged(self):
-        x = images(2) + torch.cat([torch.zeros(1, 1, 8, 8), 0.5 * (-1) ** torch.arange(64).reshape(1, 1, 8, 8)])
-        done = edit(painter(), x, torch.zeros(2, 4), steps=5)
-        assert done.flagged.tolist() == [False, True]
-        assert done.round_trip_psnr[1] == pytest.approx(10 * math.log10(4 / 0.25), abs=0.01)
+        inverted = invert(model, x, Sampling(5))
+        edited = decode(model, inverted.x_T, s_new, Sampling(5))
+        unedited = decode(model, inverted.x_T, inverted.s, Sampling(5))
+        torch.testing.assert_close(edited, paint(s_new), atol=1e-4, rtol=0)
+        torch.testing.assert_close(unedited, x, atol=1e-4, rtol=0)
+        torch.testing.assert_close(encode(model, edited), s_new, atol=1e-4, rtol=0)
+        torch.testing.assert_close(inverted.s, model.encode(x))
 
     @pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
     def test_is_inversion_and_decoding(self, tiny_model, sampler):
         x, s_new = torch.rand(2, 1, 16, 16) * 2 - 1, torch.rand(2, 3)
         x_T = no_louder_than_noise(tiny_model.invert(x, tiny_model.encode(x), 4, refine=1))
-        done = edit(tiny_model, x, s_new, steps=4, sampler=sampler)
-        torch.testing.assert_close(done.images, tiny_model.decode(x_T, s_new, 4, sampler))
-        torch.testing.assert_close(done.reconstructions, tiny_model.decode(x_T, done.before, 4, sampler))
+        sampling = Sampling(4, sampler)
+        inverted = invert(tiny_model, x, sampling)
+        edited = decode(tiny_model, inverted.x_T, s_new, sampling)
+        torch.testing.assert_close(edited, tiny_model.decode(x_T, s_new, 4, sampler))
+        unedited = decode(tiny_model, inverted.x_T, inverted.s, sampling)
+        torch.testing.assert_close(unedited, tiny_model.decode(x_T, tiny_model.encode(x), 4, sampler))
 
     def test_dropout_plays_no_part(self, make_model):
         model = make_model(denoiser={"dropout": 0.5}).train()
-        x = torch.rand(2, 1, 16, 16) * 2 - 1
-        one, other = (
-            edit(model, x, torch.rand(2, 3, generator=torch.Generator().manual_seed(0)), steps=2) for _ in range(2)
-        )
-        assert torch.equal(one.images, other.images)
+        x, s_new = torch.rand(2, 1, 16, 16) * 2 - 1, torch.rand(2, 3)
+        one, other = (decode(model, invert(model, x, Sampling(2)).x_T, s_new, Sampling(2)) for _ in range(2))
+        assert torch.equal(one, other)
         assert model.training
 
 
-class TestBetweenAndBeyond:
+class TestInterpolation:
     def test_interpolation_is_linear_in_s(self):
-        a, b = images(2), images(2, seed=1)
-        found = interpolate(painter(), a, b, n=5, steps=4)
+        model, a, b = painter(), images(2), images(2, seed=1)
+        found = interpolate(model, *(invert(model, x, Sampling(4)) for x in (a, b)), 5, Sampling(4))
         assert found.shape == (5, 2, 1, 8, 8)
         for k in range(5):
             torch.testing.assert_close(found[k], torch.lerp(a, b, k / 4), atol=1e-4, rtol=0)
 
     def test_interpolation_starts_and_ends_at_the_reconstructions(self, tiny_model):
         a, b = torch.rand(2, 2, 1, 16, 16).unbind()
-        found = interpolate(tiny_model, a, b, n=3, steps=3)
-        for x, end in ((a, found[0]), (b, found[-1])):
-            torch.testing.assert_close(
-                end, edit(tiny_model, x, encode(tiny_model, x), steps=3).images, rtol=1e-3, atol=1e-4
-            )
+        start, last = (invert(tiny_model, x, Sampling(3)) for x in (a, b))
+        found = interpolate(tiny_model, start, last, 3, Sampling(3))
+        for inverted, end in ((start, found[0]), (last, found[-1])):
+            unedited = decode(tiny_model, inverted.x_T, inverted.s, Sampling(3))
+            torch.testing.assert_close(end, unedited, rtol=1e-3, atol=1e-4)
 
     def test_slerp_keeps_the_norm(self):
         a, b = normal(4, 1, 8, 8), normal(4, 1, 8, 8, seed=1)
@@ -179,10 +175,3 @@ class TestBetweenAndBeyond:
         half = slerp(a, b, 0.5)
         assert half[0].tolist() == pytest.approx([math.sqrt(0.5)] * 2)
         assert half[1].tolist() == pytest.approx([1.5, 0.0])  # parallel: linear
-
-    def test_extrapolation_leaves_the_range(self):
-        model, x = painter(), images(2)
-        found = extrapolate(model, x, 1, shares=(0, 0.5, 1.2), steps=4)
-        s = model.encode(x).repeat(3, 1, 1)
-        s[:, :, 1] = torch.tensor([-0.4, 0.1, 0.8])[:, None]
-        torch.testing.assert_close(found, paint(s).reshape(3, 2, 1, 8, 8), atol=1e-4, rtol=0)

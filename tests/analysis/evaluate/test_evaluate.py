@@ -10,7 +10,7 @@ import torch
 from scipy.stats import entropy
 from torch import Tensor, nn
 
-from patronus_pl.analysis.editing.decoding import draw
+from patronus_pl.analysis.editing.decoding import decode_from_noise
 from patronus_pl.analysis.evaluate.evaluate import evaluate
 from patronus_pl.analysis.evaluate.image_quality import Networks, Preservation, preservation, real_features
 from patronus_pl.analysis.evaluate.latents import latent_quality, prototype_health
@@ -19,6 +19,7 @@ from patronus_pl.analysis.protocol import DIGITS, PRESETS, Picked, Plan, attempt
 from patronus_pl.analysis.subject import Subject
 from patronus_pl.denoiser import VectorNet
 from patronus_pl.diffusion import NoiseSchedule
+from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.errors import CheckpointError, InvalidOptionError
 from patronus_pl.metrics import RandomFeatures, frechet_distance, linear_probe
 from patronus_pl.modules import LatentPrior
@@ -190,10 +191,10 @@ def test_preservation_counts_what_a_judge_reads_the_same() -> None:
 def test_image_k_is_the_same_in_any_batch_and_on_any_rank() -> None:
     model, s = painter(), torch.rand(5, 4)
     model.denoiser_for = lambda s: lambda x_t, t: x_t * 0.1 + s.mean()  # type: ignore[method-assign]
-    everything = torch.cat(list(draw(model, s, range(5), 2, "dpm++", 7, batch_size=2)))
+    everything = torch.cat(list(decode_from_noise(model, s, range(5), Sampling(2, "dpm++", 7, batch_size=2))))
     model.denoiser_for = lambda s: lambda x_t, t: x_t * 0.1  # type: ignore[method-assign]
-    rows = torch.cat(list(draw(model, s, range(5), 2, "ddim", 7)))
-    mine = torch.cat(list(draw(model, s[1::2], [1, 3], 2, "ddim", 7, batch_size=1)))
+    rows = torch.cat(list(decode_from_noise(model, s, range(5), Sampling(2, "ddim", 7))))
+    mine = torch.cat(list(decode_from_noise(model, s[1::2], [1, 3], Sampling(2, "ddim", 7, batch_size=1))))
     assert everything.shape == (5, 1, 8, 8)
     assert torch.equal(mine, rows[1::2])
     assert not torch.equal(rows[0], rows[1])

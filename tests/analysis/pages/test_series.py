@@ -6,8 +6,10 @@ import torch
 from PIL import Image
 
 from patronus_pl.analysis.editing.changes import Change
-from patronus_pl.analysis.editing.edit import edit
+from patronus_pl.analysis.editing.decoding import decode
+from patronus_pl.analysis.editing.inverting import invert
 from patronus_pl.analysis.pages.series import Series, Variant, edited_series, safe
+from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.pixels import as_bytes
 from tests.analysis.painter import images, painter
 
@@ -22,20 +24,21 @@ def test_safe_names_are_different_for_different_names() -> None:
     assert made[6] == "é"
 
 
-def test_a_series_is_what_edit_makes() -> None:
+def test_a_series_is_what_inversion_and_decoding_make() -> None:
     model, x = painter(), images(3)
     change = Change(2, "absolute", 0.25)
-    series = edited_series(model, x, ["a", "b", "c"], [Variant("lighter", (change,))], steps=5)
+    series = edited_series(model, x, ["a", "b", "c"], [Variant("lighter", (change,))], None, Sampling(5))
     s_new = model.encode(x)
     s_new[:, 2] = 0.25
-    expected = edit(model, x, s_new, steps=5)
+    inverted = invert(model, x, Sampling(5))
+    unedited, edited = (decode(model, inverted.x_T, s, Sampling(5)) for s in (inverted.s, s_new))
     assert [one.image for one in series] == ["a", "b", "c"]
     for k, one in enumerate(series):
         assert list(one.names) == ["unedited", "lighter"]
         assert one.edited.tolist() == [[False] * 4, [False, False, True, False]]
-        pictures = torch.stack([x[k], expected.reconstructions[k], expected.images[k]])
+        pictures = torch.stack([x[k], unedited[k], edited[k]])
         assert torch.equal(one.pictures, as_bytes(pictures))
-        torch.testing.assert_close(one.requested, torch.stack([expected.before[k], s_new[k]]))
+        torch.testing.assert_close(one.requested, torch.stack([inverted.s[k], s_new[k]]))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
