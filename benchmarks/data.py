@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from patronus_pl.data import ImageFolder
-from patronus_pl.data.base import normalise
+from patronus_pl.pixels import as_floats
 
 WIDTH, HEIGHT, SIZE, BATCH = 178, 218, 64, 64
 
@@ -85,7 +85,7 @@ def epochs(data: ImageFolder, count: int) -> tuple[list[float], list[dict[str, f
     """Speed and memory of each of so many epochs."""
     loader, speeds, memory = data.train_dataloader(), [], []
     for _ in range(count):
-        batches = (normalise(batch["image"]) for batch in loader)
+        batches = (as_floats(batch["image"]) for batch in loader)
         speeds.append(images_per_second(batches, len(loader) * BATCH))
         memory.append(memory_mb())
     return speeds, memory

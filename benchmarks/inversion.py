@@ -17,10 +17,10 @@ from steps import FAST, PLAIN, Way
 from torch import Tensor
 
 from patronus_pl.commands.files import opened
-from patronus_pl.data.base import normalise
 from patronus_pl.diffusion import samplers
 from patronus_pl.metrics import psnr
 from patronus_pl.modules import PatronusModule
+from patronus_pl.pixels import as_floats
 
 STEPS = (5, 10, 15, 20, 30, 50, 100)
 
@@ -57,7 +57,7 @@ def main() -> None:
     chosen = options(__doc__, "inversion", ckpt="runs/quickstart", images=64)
     _, model, data = opened(chosen.ckpt, None, seed=0, device="cpu")
     count, T = (4, 20) if chosen.quick else (chosen.images, model.schedule.timesteps)
-    x = normalise(data.table("test").__getitems__(range(count))["image"])
+    x = as_floats(data.table("test").__getitems__(range(count))["image"])
     rows = [row(model, x, T, 0, PLAIN)]
     model.schedule.spacing = "quadratic"  # of all T steps there is but one spacing
     for steps in STEPS:

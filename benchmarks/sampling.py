@@ -16,10 +16,10 @@ from steps import FAST, PLAIN, Way
 from torch import Tensor
 
 from patronus_pl.commands.files import opened
-from patronus_pl.data.base import normalise
 from patronus_pl.diffusion import NoiseSource
 from patronus_pl.metrics import RandomFeatures, frechet_distance
 from patronus_pl.modules import PatronusModule
+from patronus_pl.pixels import as_floats
 
 STEPS = (3, 4, 5, 7, 10, 15, 20, 30, 50)
 BATCH = 64
@@ -51,7 +51,7 @@ def main() -> None:
     _, model, data = opened(chosen.ckpt, None, seed=0, device="cpu")
     table, T = data.table("test"), 20 if chosen.quick else model.schedule.timesteps
     count = 8 if chosen.quick else min(chosen.images, len(table))
-    real = normalise(table.__getitems__(range(count))["image"])
+    real = as_floats(table.__getitems__(range(count))["image"])
     s = torch.cat([model.encode(x) for x in real.split(BATCH)])
     x_T, network = NoiseSource(0, range(count))(real.shape), RandomFeatures(model.image_shape[0])
 

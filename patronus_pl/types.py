@@ -3,8 +3,6 @@
 Images are floats in [-1, 1] inside the model and uint8 at the edges (files, caches, batches on the way to the device).
 """
 
-from typing import TypedDict
-
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
@@ -12,7 +10,7 @@ from torch import Tensor
 Image = Float[Tensor, "b c h w"]
 """Images, values in [-1, 1]."""
 ImageBytes = UInt8[Tensor, "b c h w"]
-"""Images as stored, values 0..255; x = bytes / 127.5 - 1."""
+"""Images as stored, values 0..255."""
 Features = Float[Tensor, "b d rows cols"]
 """Encoder output: one D-dimensional vector a patch."""
 Activations = Float[Tensor, "b m"]
@@ -27,14 +25,6 @@ Masks = Bool[Tensor, "b parts h w"]
 """Which pixels each named part covers."""
 Box = tuple[int, int, int, int]
 """(top, left, bottom, right) in pixels, bottom and right exclusive."""
-
-
-class Batch(TypedDict):
-    """What every data module yields: pixels, what is known of them, and who they are."""
-
-    image: Image
-    attributes: Attributes
-    id: list[str]
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -19,8 +19,8 @@ from PIL import Image
 
 from patronus_pl.callbacks import Checkpoint
 from patronus_pl.cli import COMMANDS, ENGINES, main
-from patronus_pl.data.base import normalise
 from patronus_pl.modules import PatronusModule
+from patronus_pl.pixels import as_floats
 from tests.data import trees
 from tests.runs import CONFIGS, config_args
 
@@ -196,7 +196,7 @@ def test_predict_edits_with_the_overlay(run: Path, tmp_path: Path) -> None:
     model = PatronusModule.load_from_checkpoint(run / "checkpoints/last.ckpt")
     row = next(row for row in rows if row["edit"] == "p0.range=1" and row["prototype"] == "0")
     pixels = torch.tensor(np.asarray(Image.open(tmp_path / "out" / row["file"]))).movedim(-1, 0)[None]
-    assert model.encode(normalise(pixels))[0, 0].item() == pytest.approx(float(row["realised"]), abs=1e-3)
+    assert model.encode(as_floats(pixels))[0, 0].item() == pytest.approx(float(row["realised"]), abs=1e-3)
 
 
 def test_explain_writes_the_report_into_the_run(run: Path) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from patronus_pl.data.stored import keep_split_rule
+
 
 class Checkpoint(ModelCheckpoint):
     """Lightning's `ModelCheckpoint` as `checkpoints/{last,best}.ckpt`; Ctrl-C writes `last` before it ends the run.
@@ -29,6 +31,12 @@ class Checkpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """A resumed run writes to a folder of its own, and its best is the best since."""
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Split the images as the checkpoint did, if version 0.1 wrote it."""
+        keep_split_rule(getattr(trainer, "datamodule", None), checkpoint)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save `best` if it is, and `last` in any case: Lightning writes it only together with a new best."""

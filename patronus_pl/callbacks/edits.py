@@ -23,10 +23,11 @@ from patronus_pl.analysis.pages.series import (
     write_table,
 )
 from patronus_pl.analysis.ranges import set_ranges, unmeasured
-from patronus_pl.data.base import SPLITS, ImageDataModule, normalise
+from patronus_pl.data.base import SPLITS, ImageDataModule
 from patronus_pl.diffusion.sampling import Sampler, Sampling
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.modules import PatronusModule
+from patronus_pl.pixels import as_floats
 from patronus_pl.runs import writable_folder
 from patronus_pl.types import Activations, Attributes
 
@@ -186,7 +187,7 @@ class Edits(pl.Callback):
         table = data.table("val")
         rows = range(min(self.reference, len(table)))
         chunks = [table.__getitems__(rows[i : i + self.batch_size]) for i in range(0, len(rows), self.batch_size)]
-        s = torch.cat([encode(model, normalise(chunk["image"]), self.batch_size) for chunk in chunks])
+        s = torch.cat([encode(model, as_floats(chunk["image"]), self.batch_size) for chunk in chunks])
         if ranges_missing:
             set_ranges(model, s)
         return s, torch.cat([chunk["attributes"] for chunk in chunks])
@@ -241,7 +242,7 @@ class Edits(pl.Callback):
         """Interpolate, and put together what all ranks have."""
         for k in range(trainer.global_rank, len(self.interpolations), trainer.world_size):
             ids = [batch["id"][0] for batch in self._ends[k]]
-            ends = normalise(torch.cat([batch["image"] for batch in self._ends[k]]))
+            ends = as_floats(torch.cat([batch["image"] for batch in self._ends[k]]))
             if isinstance(pl_module, PatronusModule):
                 count = self.interpolations[k].pictures
                 self._keep(interpolated_series(pl_module, ends, ids, count, self._sampling()), k)

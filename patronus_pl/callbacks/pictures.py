@@ -22,9 +22,11 @@ from patronus_pl.analysis.explain.reconstruction import reconstruct
 from patronus_pl.analysis.explain.what import what
 from patronus_pl.analysis.explain.when import emergence
 from patronus_pl.analysis.pages.figures import census_picture, image_grid, matrix
-from patronus_pl.data.base import ImageDataModule, ImageTable, normalise
+from patronus_pl.data.base import ImageDataModule
+from patronus_pl.data.image_table import ImageTable
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.modules import PatronusModule
+from patronus_pl.pixels import as_floats
 from patronus_pl.types import Box, Image
 
 PATCHES = 6
@@ -156,7 +158,7 @@ class Pictures(pl.Callback):
         return image_grid(grid, ["original", "inverted noise", "random noise"])
 
     def _census(self, model: PatronusModule, table: ImageTable) -> bytes:
-        images = (normalise(batch["image"]) for batch in batches(table, self.images))
+        images = (as_floats(batch["image"]) for batch in batches(table, self.images))
         s = torch.cat([encode(model, x) for x in images])
         spread = top_patches(model, batches(table, self.images), 1).spread
         return census_picture(census(s, model.prototypes.vectors.detach(), spread))
@@ -164,7 +166,7 @@ class Pictures(pl.Callback):
 
 def images_of(table: ImageTable, rows: Sequence[int]) -> Image:
     """Those of the given rows that the table has, in [-1, 1]."""
-    return normalise(table.__getitems__([row for row in rows if row < len(table)])["image"])
+    return as_floats(table.__getitems__([row for row in rows if row < len(table)])["image"])
 
 
 def batches(table: ImageTable, count: int) -> Iterator[dict[str, Any]]:

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from patronus_pl.analysis.explain.census import census
 from patronus_pl.analysis.ranges import ranges
-from patronus_pl.data.base import ImageDataModule, normalise
+from patronus_pl.data.base import ImageDataModule
 from patronus_pl.modules import PatronusModule
+from patronus_pl.pixels import as_floats
 from patronus_pl.types import Activations
 
 
@@ -65,7 +66,7 @@ class PrototypeStatistics(pl.Callback):
         rows = range(min(self.images, len(table)))
         return torch.cat(
             [
-                model.encode(normalise(table.__getitems__(rows[i : i + self.batch_size])["image"].to(model.device)))
+                model.encode(as_floats(table.__getitems__(rows[i : i + self.batch_size])["image"].to(model.device)))
                 for i in range(0, len(rows), self.batch_size)
             ]
         )

@@ -9,9 +9,10 @@ from tqdm import tqdm
 from patronus_pl.commands.files import data_of
 from patronus_pl.commands.ranks import all_ranks
 from patronus_pl.data import ImageDataModule
-from patronus_pl.data.base import ImageTable, normalise
+from patronus_pl.data.image_table import ImageTable
 from patronus_pl.files import replacing
 from patronus_pl.modules import PatronusModule
+from patronus_pl.pixels import as_floats
 from patronus_pl.ranks import Ranks
 from patronus_pl.runs import find_checkpoint, writable_file
 
@@ -65,5 +66,5 @@ def _activations(model: PatronusModule, table: ImageTable, ranks: Ranks, batch_s
     found = []
     for rows in tqdm(ranks.batches(len(table), batch_size), desc="encode", unit="batch", disable=ranks.rank > 0):
         image = table.__getitems__(rows)["image"].to(model.device)
-        found.append(model.encode(normalise(image)).cpu().numpy())
+        found.append(model.encode(as_floats(image)).cpu().numpy())
     return found

@@ -6,6 +6,7 @@ from lightning.pytorch import seed_everything
 from lightning.pytorch.cli import instantiate_module
 
 from patronus_pl.data import ImageDataModule
+from patronus_pl.data.stored import recall_training, stored_configuration
 from patronus_pl.errors import CheckpointError
 from patronus_pl.hardware import device_of
 from patronus_pl.modules import PatronusModule
@@ -29,12 +30,12 @@ def data_of(checkpoint: Path, data: ImageDataModule | None) -> ImageDataModule:
     Raises:
         CheckpointError: neither is there.
     """
+    stored = read_checkpoint(str(checkpoint))
     if data is None:
-        configuration = read_checkpoint(str(checkpoint)).get("datamodule_hyper_parameters", {})
-        if "_class_path" not in configuration:
+        configuration = stored_configuration(stored)
+        if configuration is None:
             raise CheckpointError(f"{str(checkpoint)!r} does not say what it was trained on; add --data configs/X.yaml")
-        data = instantiate_module(
-            ImageDataModule, {name: value for name, value in configuration.items() if name != "_instantiator"}
-        )
+        data = instantiate_module(ImageDataModule, configuration)
+    recall_training(data, stored)
     data.prepare_data()
     return data

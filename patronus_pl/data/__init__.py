@@ -13,7 +13,7 @@ _HOME = {
     "FashionMNIST": "fashion_mnist",
     "ImageDataModule": "base",
     "ImageFolder": "image_folder",
-    "ImageTable": "base",
+    "ImageTable": "image_table",
     "PlantedFaces": "planted_faces",
 }
 __all__ = list(_HOME)

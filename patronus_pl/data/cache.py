@@ -1,8 +1,9 @@
-"""Decode once: the images of a split as one memory-mapped file, shared by all ranks, workers and later runs.
+"""Decode images once: a split becomes one memory-mapped file that all ranks, workers and later runs share.
 
 A cache is `<name>-<key>.npy`, uint8 (n, c, h, w), and a `.json` that describes it. The key is a hash of the
-preprocessing and of every file's name, size and time of change. Both files appear by renaming, the description last; so
-what is there is whole, however the run that made it ended. The folder can be deleted at any time.
+preprocessing and of the name, size and time of change of every file. Both files are written under another name and then
+renamed, the description last, so that a cache is whole however the run that made it ended. The folder can be deleted at
+any time.
 """
 
 import hashlib
@@ -16,34 +17,40 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from patronus_pl.data.decode import Preprocessing, decode
+from patronus_pl.data.decode import Preprocessing, decode, large_images, why
 from patronus_pl.errors import CorruptFileError, DatasetNotFoundError, OutputError
 
 FORMAT = 1  # raise it when `decode` gives other pixels
-BLOCK = 64  # images a task: large enough to hide the pool's overhead
-SAMPLE = 1024  # images that the checksum reads: milliseconds, where the whole file takes minutes
+BESIDE = ".patronus_cache"  # the folder of caches in a data set
+BLOCK = 64  # images per task: enough to hide the pool's overhead
+SAMPLE = 1024  # images that the checksum reads, in milliseconds; the whole file would take minutes
 
 
 class Decoded(NamedTuple):
-    """What a cache holds."""
+    """The contents of a cache."""
 
     images: NDArray[np.uint8]
-    """(n, c, h, w), a file each; zeros where it could not be read."""
+    """(n, c, h, w), one per file; zeros where a file could not be read."""
     unreadable: dict[int, str]
-    """Row → file and reason."""
+    """Row of each file that could not be read → its name and the reason."""
 
 
 def cache_folder(root: Path, cache_dir: str | None) -> Path:
-    """`cache_dir`, else `.patronus_cache` in the data set, else (a read-only data set) the user's cache."""
+    """Return where a cache is written: `cache_dir`, else `.patronus_cache` in the data set, else the user's cache.
+
+    The user's cache serves data sets in which he may not write. Caches are read from either place.
+    """
     if cache_dir is not None:
         return Path(cache_dir).expanduser()
-    if os.access(root, os.W_OK):
-        return root / ".patronus_cache"
+    shared = root / BESIDE
+    if os.access(shared if shared.exists() else root, os.W_OK):
+        return shared
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "patronus_pl"
 
 
@@ -56,16 +63,18 @@ def decode_all(
     max_unreadable: float = 0.001,
     in_memory_mb: int = 1024,
 ) -> Decoded:
-    """All images of a split: from the cache, which is built first if it is not there or not whole.
+    """Return all images of a split from their cache, which is built first if no whole one is found.
+
+    Caches are looked for in the data set, where another user may have left one, and in `folder`.
 
     Args:
         files: n image files.
         root: folder that they are named from, so that a data set that moves keeps its cache.
-        how: what to do with each.
-        folder: where caches are kept.
-        name: of the split, for people: it begins the file's name and labels the progress bar.
+        how: how each file becomes pixels.
+        folder: where a new cache is written.
+        name: name of the split. The names of its files begin with it, and the progress bar shows it.
         max_unreadable: share of the files that may be unreadable.
-        in_memory_mb: read the cache into memory up to this size, map it beyond.
+        in_memory_mb: caches up to this size in MB are read into memory, larger ones are memory-mapped.
 
     Raises:
         DatasetNotFoundError: files are missing.
@@ -76,8 +85,11 @@ def decode_all(
     if not files:
         return Decoded(np.empty(shape, np.uint8), {})
     key = _key(files, root, how, name)
-    path = folder / f"{name}-{key[:16]}.npy"
-    if _open(path, key, shape, mapped=True) is None:
+    file = f"{name}-{key[:16]}.npy"
+    places = [root / BESIDE / file, folder / file]
+    path = next((place for place in places if _open(place, key, shape, mapped=True) is not None), None)
+    if path is None:
+        path = folder / file
         with _lock(folder):
             if _open(path, key, shape, mapped=True) is None:  # another process may have built it meanwhile
                 _build(path, key, files, how, name)
@@ -91,7 +103,8 @@ def decode_all(
 
 
 def _key(files: Sequence[Path], root: Path, how: Preprocessing, name: str) -> str:
-    digest = hashlib.sha256(json.dumps([FORMAT, asdict(how)]).encode())
+    said = {option: value for option, value in asdict(how).items() if value is not None}
+    digest = hashlib.sha256(json.dumps([FORMAT, said]).encode())
     missing = []
     for file in files:
         try:
@@ -99,7 +112,8 @@ def _key(files: Sequence[Path], root: Path, how: Preprocessing, name: str) -> st
         except FileNotFoundError:
             missing.append(file)
             continue
-        digest.update(f"{str(file).removeprefix(str(root))}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(str(file).removeprefix(str(root))))
+        digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     if missing:
         raise DatasetNotFoundError(
             f"{name}: {len(missing)} of {len(files)} images are missing, first {missing[0]}; unpack the data set again"
@@ -108,7 +122,7 @@ def _key(files: Sequence[Path], root: Path, how: Preprocessing, name: str) -> st
 
 
 def _open(path: Path, key: str, shape: tuple[int, ...], mapped: bool) -> Decoded | None:
-    """The cache if it is whole and the one that was asked for."""
+    """Return the cache at `path` if it is whole and has this key, else None."""
     try:
         description = json.loads(path.with_suffix(".json").read_text())
         images = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
@@ -120,14 +134,14 @@ def _open(path: Path, key: str, shape: tuple[int, ...], mapped: bool) -> Decoded
 
 
 def _checksum(images: NDArray[np.uint8]) -> int:
-    """CRC-32 of a sample of evenly spaced images, the last one among them."""
+    """Return the CRC-32 of a sample of evenly spaced images, the last one included."""
     rows = np.linspace(0, len(images) - 1, min(len(images), SAMPLE)).round().astype(int)
     return zlib.crc32(np.ascontiguousarray(images[rows]).data)
 
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """One builder a folder; others wait. Where there is no flock, they build side by side and the last one stays."""
+    """Let one process build in a folder while others wait. Without flock they build side by side, each file whole."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("w")
@@ -140,7 +154,7 @@ def _lock(folder: Path) -> Iterator[None]:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX)
-            for stale in folder.glob("*.partial"):  # of a run that was killed: nobody else is building
+            for stale in folder.glob("*.partial"):  # a killed run left it: nobody else holds the lock
                 stale.unlink(missing_ok=True)
         except (ImportError, OSError):  # Windows; some network file systems
             pass
@@ -148,9 +162,9 @@ def _lock(folder: Path) -> Iterator[None]:
 
 
 def _build(path: Path, key: str, files: Sequence[Path], how: Preprocessing, name: str) -> None:
-    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial = path.with_suffix(f".{uuid4().hex}.partial")  # two machines may have processes of one number
     try:
-        with partial.open("w+b") as file:
+        with large_images(), partial.open("w+b") as file:
             unreadable = _write(file, files, how, name)
         checksum = _checksum(np.load(partial, mmap_mode="r"))
         os.replace(partial, path)
@@ -170,9 +184,10 @@ def _megabytes(files: Sequence[Path], how: Preprocessing) -> int:
 
 
 def _write(file: BinaryIO, files: Sequence[Path], how: Preprocessing, name: str) -> dict[int, str]:
-    """Decode in threads (Pillow frees the interpreter while it works), write in order; returns what was unreadable.
+    """Decode in threads, write in order, and return what was unreadable.
 
-    Written, not mapped: a full disk is then an error where a mapping would end the process.
+    Pillow releases the interpreter while it works. The file is written, not mapped: a full disk is then an error, where
+    a mapping would end the process.
     """
     shape = (len(files), how.channels, how.image_size, how.image_size)
     header: dict[str, Any] = {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -189,7 +204,7 @@ def _write(file: BinaryIO, files: Sequence[Path], how: Preprocessing, name: str)
 
 
 def _blocks(files: Sequence[Path], how: Preprocessing) -> Generator[tuple[NDArray[np.uint8], dict[int, str]]]:
-    """Decoded blocks in order, with at most two a thread waiting to be written."""
+    """Yield decoded blocks in order, with at most two per thread waiting to be written."""
     threads = os.cpu_count() or 1
     waiting: deque[Future[tuple[NDArray[np.uint8], dict[int, str]]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
@@ -211,7 +226,7 @@ def _decode_block(files: Sequence[Path], how: Preprocessing) -> tuple[NDArray[np
         try:
             images[row] = decode(file, how)
         except Exception as error:  # a damaged file can make a decoder raise anything
-            failures[row] = f"{file}: {error}"
+            failures[row] = f"{file}: {why(error)}"
     return images, failures
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from patronus_pl.data.base import ImageDataModule, ImageTable, found_in, one_hot, require_file, require_folder, resize
-from patronus_pl.data.bias import BiasedSubset
+from patronus_pl.data.base import ImageDataModule
+from patronus_pl.data.image_table import ImageTable, one_hot, resize
+from patronus_pl.data.roots import found_in, require_file, require_folder
 from patronus_pl.errors import CorruptFileError, DatasetNotFoundError
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -25,17 +26,13 @@ VALIDATION = 5000  # the last images of the training batches
 class CIFAR10(ImageDataModule):
     """Ten classes as attributes, 32×32 RGB.
 
-    Reads the official binary layout and torchvision's tree of pickles, of which nothing but plain containers and arrays
-    is admitted. The last 5,000 of the 50,000 training images validate.
+    The official binary layout and torchvision's tree of pickles are read; of a pickle, nothing but plain containers and
+    arrays is admitted. The last 5,000 of the 50,000 training images validate. Further arguments are those of
+    `ImageDataModule`.
 
     Args:
         root: folder that holds `cifar-10-batches-bin` or `cifar-10-batches-py`, or one of these itself.
         image_size: height and width in pixels.
-        batch_size: images a step and device.
-        num_workers: loader processes.
-        seed: unused here: the images and their splits are fixed.
-        limit: keep the first n images of each split.
-        bias: keep only images that satisfy a `BiasedSubset`.
         download: fetch the binary version into `root` if neither is there (170 MB).
 
     Raises:
@@ -50,26 +47,22 @@ class CIFAR10(ImageDataModule):
         self,
         root: str | None = None,
         image_size: int = 32,
-        batch_size: int = 64,
-        num_workers: int = 0,
-        seed: int = 0,
-        limit: int | None = None,
-        bias: BiasedSubset | None = None,
         download: bool = False,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(root, image_size, batch_size, num_workers, seed, limit, bias)
+        super().__init__(root, image_size, **kwargs)
         self.image_shape = (3, image_size, image_size)
         self.download = download
 
     def prepare_data(self) -> None:
-        """Download, once a node."""
+        """Download the files, once per node."""
         if self.download and self.root is not None and not _batches(Path(self.root).expanduser()):
             from torchvision.datasets.utils import download_and_extract_archive  # costs a second; rarely needed
 
             download_and_extract_archive(URL, str(Path(self.root).expanduser()), md5=MD5)
 
     def load(self, split: str) -> ImageTable:
-        """Read one split."""
+        """Return one split."""
         self.prepare_data()
         root = require_folder(self.root, "CIFAR10", REMEDY)
         batches = _batches(root)
@@ -86,7 +79,7 @@ class CIFAR10(ImageDataModule):
 
 
 def _batches(root: Path) -> tuple[Path, str] | None:
-    """The folder of batches and their suffix, the binary layout first."""
+    """Return the folder of batches and their suffix, the binary layout first; None if there is none."""
     for name, suffix in (("cifar-10-batches-bin", ".bin"), ("cifar-10-batches-py", "")):
         for folder in (root / name, root):
             if (folder / f"data_batch_1{suffix}").is_file() or (folder / f"test_batch{suffix}").is_file():
@@ -95,7 +88,7 @@ def _batches(root: Path) -> tuple[Path, str] | None:
 
 
 def _read(path: Path) -> NDArray[np.uint8]:
-    """One batch as (n, 3073) records: label, then pixels."""
+    """Return one batch as (n, 3073) records: label, then pixels."""
     require_file(path, "CIFAR10", REMEDY)
     records = _read_binary(path) if path.suffix == ".bin" else _read_pickle(path)
     if len(records) and records[:, 0].max() > 9:
@@ -111,7 +104,7 @@ def _read_binary(path: Path) -> NDArray[np.uint8]:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Admits what torchvision's batches are made of (containers, bytes, NumPy arrays) and nothing that can act."""
+    """Admits containers, bytes and NumPy arrays, of which torchvision's batches consist, and no callable."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in {("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct")}:
@@ -124,7 +117,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def _dtype(kind: bytes | str, align: int, copy: int) -> np.dtype[Any]:
-    """NumPy of 2009 pickled flags as numbers, which NumPy of today warns of."""
+    """Return a dtype; NumPy of 2009 pickled its flags as numbers, of which NumPy of today warns."""
     return np.dtype(kind.decode() if isinstance(kind, bytes) else kind, bool(align), bool(copy))
 
 

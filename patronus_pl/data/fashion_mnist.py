@@ -3,12 +3,14 @@
 import gzip
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from patronus_pl.data.base import ImageDataModule, ImageTable, found_in, one_hot, require_folder, resize
-from patronus_pl.data.bias import BiasedSubset
+from patronus_pl.data.base import ImageDataModule
+from patronus_pl.data.image_table import ImageTable, one_hot, resize
+from patronus_pl.data.roots import found_in, require_folder
 from patronus_pl.errors import CorruptFileError, DatasetNotFoundError
 
 DEBIAN = "/usr/share/datasets/fashion-mnist"
@@ -22,17 +24,12 @@ VALIDATION = 5000  # the last images of the training file
 class FashionMNIST(ImageDataModule):
     """Ten classes of clothes as attributes; the paper's 28 → 32 pixels by default.
 
-    The last 5,000 of the 60,000 training images validate.
+    The last 5,000 of the 60,000 training images validate. Further arguments are those of `ImageDataModule`.
 
     Args:
         root: folder with the four IDX files, gzipped or not, or with `FashionMNIST/raw`, as torchvision leaves it; None
             looks where Debian's package puts them.
         image_size: height and width in pixels.
-        batch_size: images a step and device.
-        num_workers: loader processes.
-        seed: unused here: the images and their splits are fixed.
-        limit: keep the first n images of each split.
-        bias: keep only images that satisfy a `BiasedSubset`.
         download: fetch the files into `root` if they are not there (30 MB).
 
     Raises:
@@ -58,26 +55,22 @@ class FashionMNIST(ImageDataModule):
         self,
         root: str | None = None,
         image_size: int = 32,
-        batch_size: int = 64,
-        num_workers: int = 0,
-        seed: int = 0,
-        limit: int | None = None,
-        bias: BiasedSubset | None = None,
         download: bool = False,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(root, image_size, batch_size, num_workers, seed, limit, bias)
+        super().__init__(root, image_size, **kwargs)
         self.image_shape = (1, image_size, image_size)
         self.download = download
 
     def prepare_data(self) -> None:
-        """Download, once a node."""
+        """Download the files, once per node."""
         if self.download and self.root is not None and not _folders(self.root):
             from torchvision.datasets import FashionMNIST as Download  # costs a second; rarely needed
 
             Download(str(Path(self.root).expanduser()), download=True)
 
     def load(self, split: str) -> ImageTable:
-        """Read one split from the IDX files."""
+        """Return one split from the IDX files."""
         self.prepare_data()
         stem, name = ("t10k", "test") if split == "test" else ("train", "train")
         folder = self._folder()
@@ -101,7 +94,7 @@ class FashionMNIST(ImageDataModule):
 
 
 def _folders(root: str) -> list[Path]:
-    """Where under `root` the training images are."""
+    """Return the folders below `root` that hold the training images."""
     places = [Path(root).expanduser() / below for below in (".", "FashionMNIST/raw", "raw")]
     return [place for place in places if any(place.glob("train-images-idx3-ubyte*"))]
 
@@ -114,9 +107,9 @@ def _file(folder: Path, stem: str) -> Path:
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """An IDX file of unsigned bytes, gzipped or not.
+    """Read an IDX file of unsigned bytes, gzipped or not.
 
-    Layout: 0, 0, 8 (unsigned byte), number of dimensions, one big-endian uint32 a dimension, data.
+    Layout: 0, 0, 8 (unsigned byte), number of dimensions, one big-endian uint32 per dimension, data.
 
     Raises:
         CorruptFileError: another magic number, or more or fewer bytes than the header announces.

@@ -3,15 +3,17 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from patronus_pl.data.base import found_in
-from patronus_pl.data.bias import BiasedSubset
-from patronus_pl.data.files import ImageFiles, Listing, by_split, find_images, split_randomly
-from patronus_pl.data.table import Table, read_table, records_to_columns
+from patronus_pl.data.files import ImageFiles, Listing, by_split
+from patronus_pl.data.roots import found_in
+from patronus_pl.data.scan import name_below, scan
+from patronus_pl.data.table import Table
+from patronus_pl.data.table_files import read_table, records_to_columns
+from patronus_pl.data.table_match import match_rows
 from patronus_pl.errors import AttributeTableError, CorruptFileError, DatasetNotFoundError
 
 AGE_GROUPS = ("0-2", "3-6", "7-9", "10-14", "15-19", "20-29", "30-39", "40-49", "50-69", "70-120")
@@ -32,7 +34,7 @@ GLASSES = {
 
 
 def _age_group(age: str) -> tuple[float, ...]:
-    """One-hot of a group, or of the group that an age in years belongs to."""
+    """Return an age group, or the group of an age in years, one-hot."""
     starts = [int(group.split("-")[0]) for group in AGE_GROUPS]
     index = AGE_GROUPS.index(age) if age in AGE_GROUPS else sum(float(age) >= start for start in starts) - 1
     return tuple(float(i == index) for i in range(len(AGE_GROUPS)))
@@ -44,32 +46,23 @@ COLUMNS: dict[str, tuple[tuple[str, ...], Callable[[str], tuple[float, ...]]]] =
     "age_group": (tuple(f"Age_{group}" for group in AGE_GROUPS), _age_group),
     "age": (tuple(f"Age_{group}" for group in AGE_GROUPS), _age_group),
 }
-"""Column of a table → the attributes that it gives, and how."""
+"""Column of a table → the attributes that it gives, and the meaning of its values."""
 
 
 class FFHQ(ImageFiles):
     """Faces, flat in a folder or in folders of a thousand, and attributes if a table is given.
 
-    Tables that are understood: the CSV of FFHQ-Aging (Or-El et al., ECCV 2020: image_number, age_group, gender,
-    glasses), JSON records with the same fields, or the folder `json/` of the FFHQ Features Dataset (one file an image,
-    with gender, age and glasses). Image 7 of the table is `00007.png` or `00007.jpg`. An image without a row is kept,
-    its attributes unknown.
+    These tables are understood: the CSV of FFHQ-Aging (Or-El et al., ECCV 2020: image_number, age_group, gender,
+    glasses), JSON records with the same fields, and the folder `json/` of the FFHQ Features Dataset (one file per
+    image, with gender, age and glasses). Image 7 of a table is `00007.png` or `00007.jpg`. An image without a row is
+    kept; its attributes are unknown. Further arguments are those of `ImageFiles`.
 
     Args:
         root: folder of the images, such as `thumbnails128x128` or `images1024x1024`.
         image_size: height and width in pixels.
-        batch_size: images a step and device.
-        num_workers: loader processes.
-        seed: of the random split.
-        limit: keep the first n images of each split.
-        bias: keep only images that satisfy a `BiasedSubset`.
-        crop: `center` or `none`; the images are square already.
         attributes_file: the table, absolute or from `root`.
         val_fraction: share of images that validate.
         test_fraction: share of images that test.
-        cache_dir: where decoded images are kept; by default `.patronus_cache` in the root.
-        max_unreadable: share of unreadable images that are skipped with a warning; more are an error.
-        in_memory_mb: splits up to this size are read into memory.
 
     Raises:
         DatasetNotFoundError: no folder, no images or no table.
@@ -83,41 +76,20 @@ class FFHQ(ImageFiles):
         self,
         root: str,
         image_size: int = 64,
-        batch_size: int = 64,
-        num_workers: int = 0,
-        seed: int = 0,
-        limit: int | None = None,
-        bias: BiasedSubset | None = None,
-        crop: Literal["center", "none"] = "none",
         attributes_file: str | None = None,
         val_fraction: float = 0.05,
         test_fraction: float = 0.15,
-        cache_dir: str | None = None,
-        max_unreadable: float = 0.001,
-        in_memory_mb: int = 1024,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            root,
-            image_size,
-            batch_size,
-            num_workers,
-            seed,
-            limit,
-            bias,
-            3,
-            crop,
-            cache_dir,
-            max_unreadable,
-            in_memory_mb,
-        )
+        super().__init__(root, image_size, channels=3, **kwargs)
         self.attributes_file, self.val_fraction, self.test_fraction = attributes_file, val_fraction, test_fraction
 
     def list_splits(self, root: Path) -> dict[str, Listing]:
-        """Find the images, match the table, split by ratio."""
-        files, _ = find_images(root)
+        """Find the images, match the table, and split by share."""
+        files = scan(root).images
         if not files:
             raise DatasetNotFoundError(f"FFHQ: no images below {root} (it holds {found_in(root)}); {self.remedy}")
-        ids = [path.stem for path in files]
+        ids = [Path(name_below(root, path)).stem for path in files]
         if len(set(ids)) < len(ids):
             first, second = _twins(files)
             raise AttributeTableError(
@@ -126,18 +98,18 @@ class FFHQ(ImageFiles):
         attributes = np.empty((len(ids), 0), np.float32)
         if self.attributes_file is not None:
             attributes = self._attributes(_read(root / Path(self.attributes_file).expanduser()), ids)
-        split = split_randomly(ids, self.val_fraction, self.test_fraction, self.seed)
-        return by_split(Listing(files, attributes, ids), split)
+        splits = self.draw_splits(ids, self.val_fraction, self.test_fraction)
+        return by_split(Listing(files, attributes, ids), splits)
 
     def describe(self) -> dict[str, Any]:
-        """What decides the images, the split among it."""
-        return {**super().describe(), "val_fraction": self.val_fraction, "test_fraction": self.test_fraction}
+        """Return everything that decides the images, the split included."""
+        shares = {"val_fraction": self.val_fraction, "test_fraction": self.test_fraction}
+        return {**super().describe(), **shares, "split_by": self.split_by}
 
     def _attributes(self, table: Table, ids: list[str]) -> NDArray[np.float32]:
-        """Columns of the table that are understood, (n, a) in the order of `ids`."""
+        """Return the columns of the table that are understood, (n, a) in the order of `ids`."""
         column = next((name for name in IDS if name in table.columns), IDS[0])
-        row_of = {Path(name).stem.zfill(5): row for row, name in enumerate(table.unique(column))}
-        rows = np.array([row_of.get(name, -1) for name in ids])
+        rows = match_rows(table, column, ids, self.root)
         if (rows < 0).all():
             raise AttributeTableError(f"{table.path}: no {column} names an image (as {ids[0]!r})")
         known = _interpret(table)
@@ -158,7 +130,7 @@ def _twins(files: list[Path]) -> tuple[Path, Path]:
 
 
 def _read(path: Path) -> Table:
-    """A table file, or a folder with a JSON file an image."""
+    """Read a table file, or a folder with one JSON file per image."""
     if not path.is_dir():
         return read_table(path)
     records = []
@@ -173,7 +145,7 @@ def _read(path: Path) -> Table:
 
 
 def _interpret(table: Table) -> dict[str, NDArray[np.float32]]:
-    """Attribute → (n,) of 0, 1 or NaN, for the columns that are understood."""
+    """Return attribute → (n,) of 0, 1 or NaN, for the columns that are understood."""
     known: dict[str, NDArray[np.float32]] = {}
     for column, (names, meaning) in COLUMNS.items():
         if column in table.columns:
@@ -186,13 +158,13 @@ def _interpret(table: Table) -> dict[str, NDArray[np.float32]]:
 
 
 def _look_up(table: Table, column: str, meaning: Callable[[str], tuple[float, ...]], width: int) -> NDArray[np.float32]:
-    """(n, width) from a column of words; NaN where blank."""
+    """Return (n, width) for a column of words; NaN where blank."""
     values = table.column(column)
     known: dict[str, tuple[float, ...]] = {"": (np.nan,) * width}
     for value in filter(None, dict.fromkeys(values)):
         try:
             known[value] = meaning(value.lower())
         except (KeyError, ValueError) as error:
-            row = values.index(value) + 1
+            row = table.row_numbers[values.index(value)]
             raise AttributeTableError(f"{table.path}: {column} is {value!r} in row {row}; mend or blank it") from error
     return np.array([known[value] for value in values], np.float32).reshape(-1, width)

@@ -1,16 +1,24 @@
-"""`ImageFiles`: what the data sets that are folders of image files have in common."""
+"""`ImageFiles`: the base of all data sets that are folders of image files."""
 
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from numpy.typing import NDArray
 
-from patronus_pl.data.base import SPLITS, ImageDataModule, ImageTable, require_folder
-from patronus_pl.data.bias import BiasedSubset
+from patronus_pl.data.base import SPLITS, ImageDataModule
 from patronus_pl.data.cache import cache_folder, decode_all
-from patronus_pl.data.decode import EXTENSIONS, Preprocessing
+from patronus_pl.data.decode import Preprocessing
+from patronus_pl.data.deep import white_of
+from patronus_pl.data.image_table import ImageTable
+from patronus_pl.data.roots import require_folder
+from patronus_pl.data.splits import SplitRule, split_groups
+from patronus_pl.data.trained import TrainedOn
 from patronus_pl.errors import InvalidOptionError
 
 
@@ -23,29 +31,31 @@ class Listing(NamedTuple):
     ids: list[str]
 
     def take(self, rows: NDArray[np.int64]) -> "Listing":
-        """The given rows, in the given order."""
+        """Return the given rows in the given order."""
         return Listing([self.files[i] for i in rows], self.attributes[rows], [self.ids[i] for i in rows])
 
 
 class ImageFiles(ImageDataModule):
-    """Image files, decoded once into a cache. Subclasses say which files a split has: `list_splits`.
+    """Image files, decoded once into a cache. A subclass says which files each split has: `list_splits`.
+
+    Further arguments are those of `ImageDataModule`.
 
     Args:
         root: folder of the data set.
         image_size: height and width in pixels.
-        batch_size: images a step and device.
-        num_workers: loader processes.
-        seed: of random splits.
-        limit: keep the first n images of each split; only these are decoded.
-        bias: keep only images that satisfy a `BiasedSubset`.
-        channels: 1 or 3.
-        crop: `center` or `none`, see `Preprocessing`.
-        cache_dir: where decoded images are kept; by default `.patronus_cache` in the root.
-        max_unreadable: share of the files of a split that may be unreadable; these are skipped, with a warning.
-        in_memory_mb: splits up to this size are read into memory, larger ones stay on disk, memory-mapped.
+        channels: 1 (grey) or 3 (RGB).
+        crop: `center` cuts the largest central square; `none` squashes the whole image into a square.
+        split_by: how images are drawn for validation and testing where the data set has no splits of its own. `hash`:
+            by seed and name, so that a new image moves none of the others; shares are approximate. `position`: exact
+            shares that a new image changes, as version 0.1 did.
+        white: the grey or colour value that is white in images of more than 8 bits; None takes the smallest of 1, 255,
+            1023, 4095, 16383 and 65535 that no such image of the data set exceeds.
+        cache_dir: where decoded images are kept; None for `.patronus_cache` in the root.
+        max_unreadable: share of the files of a split that may be unreadable. These are skipped with a warning.
+        in_memory_mb: splits up to this size in MB are read into memory, larger ones are memory-mapped.
 
     Raises:
-        InvalidOptionError: `channels` or `max_unreadable` is impossible.
+        InvalidOptionError: an option has an impossible value.
     """
 
     remedy = "set data.root to the folder of the data set"
@@ -53,68 +63,128 @@ class ImageFiles(ImageDataModule):
     def __init__(
         self,
         root: str | None,
-        image_size: int,
-        batch_size: int,
-        num_workers: int,
-        seed: int,
-        limit: int | None,
-        bias: BiasedSubset | None,
-        channels: int,
-        crop: Literal["center", "none"],
-        cache_dir: str | None,
-        max_unreadable: float,
-        in_memory_mb: int,
+        image_size: int = 64,
+        channels: Literal[1, 3] = 3,
+        crop: Literal["center", "none"] = "none",
+        split_by: SplitRule = "hash",
+        white: float | None = None,
+        cache_dir: str | None = None,
+        max_unreadable: float = 0.001,
+        in_memory_mb: int = 1024,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(root, image_size, batch_size, num_workers, seed, limit, bias)
+        super().__init__(root, image_size, **kwargs)
         if channels not in (1, 3):
             raise InvalidOptionError(f"data.channels is {channels}; choose 1 (grey) or 3 (RGB)")
         if crop not in ("center", "none"):
             raise InvalidOptionError(f"data.crop is {crop!r}; choose center or none")
+        if split_by not in ("hash", "position"):
+            raise InvalidOptionError(f"data.split_by is {split_by!r}; choose hash or position")
+        if white is not None and not 0 < white < float("inf"):
+            raise InvalidOptionError(f"data.white is {white}; it must be above 0")
         if not 0 <= max_unreadable <= 1:
             raise InvalidOptionError(f"data.max_unreadable is {max_unreadable}; it is a share, 0 to 1")
+        if cache_dir is not None:
+            self.hparams["cache_dir"] = os.path.abspath(os.path.expanduser(cache_dir))
         self.image_shape = (channels, image_size, image_size)
-        self.preprocessing = Preprocessing(image_size, channels, crop)
-        self.cache_dir, self.max_unreadable, self.in_memory_mb = cache_dir, max_unreadable, in_memory_mb
+        self.preprocessing = Preprocessing(image_size, channels, crop, white)
+        self.split_by, self.cache_dir = split_by, cache_dir
+        self.max_unreadable, self.in_memory_mb = max_unreadable, in_memory_mb
         self._listings: dict[str, Listing] | None = None
+        self._trained_on: TrainedOn | None = None
+        self._white_known = False
 
     def list_splits(self, root: Path) -> dict[str, Listing]:
-        """The files, attributes and ids of each split."""
+        """Return the files, attributes and ids of each split."""
         raise NotImplementedError
 
     def prepare_data(self) -> None:
-        """Decode what the trainer needs, once a node, before the other ranks ask for it; without one, nothing yet."""
+        """Decode what the trainer needs, once per node, before the other ranks ask for it. Without one, do nothing."""
         if self.trainer is not None:
             self.setup(self.trainer.state.fn)
 
     def load(self, split: str) -> ImageTable:
-        """All readable images of one split."""
-        return self._decode(split, self._listing(split))
+        """Return all readable images of one split."""
+        return self._decode(split, self.listings()[split])
 
     def selected(self, split: str) -> ImageTable:
-        """One split after `bias` and `limit`: every bias reads one cache, a limit decodes no more than it keeps."""
+        """Load one split and apply `bias` and `limit`: every bias reads one cache, a limit decodes what it keeps."""
         if self.limit is None:
-            return super().selected(split)
-        listing = self._listing(split)
-        return self._decode(split, listing.take(self.selected_rows(listing.attributes)))
+            table = super().selected(split)
+        else:
+            listing = self.listings()[split]
+            table = self._decode(split, listing.take(self.selected_rows(listing.attributes)))
+        if self._trained_on is not None and split != "train":
+            self._trained_on.warn_of_known_images(type(self).__name__, split, table.ids)
+        return table
 
     def describe(self) -> dict[str, Any]:
-        """What decides the images, the crop among it."""
-        return {**super().describe(), "crop": self.preprocessing.crop}
+        """Return everything that decides the images, the crop included."""
+        how = {"crop": self.preprocessing.crop}
+        return {**super().describe(), **how, **({"white": white} if (white := self.preprocessing.white) else {})}
 
-    def _listing(self, split: str) -> Listing:
+    def listings(self) -> dict[str, Listing]:
+        """Return the files of all splits. They are listed once."""
         if self._listings is None:
             self._listings = self.list_splits(self._folder())
-        return self._listings[split]
+        return self._listings
+
+    def draw_splits(self, groups: list[str], val_fraction: float, test_fraction: float) -> list[str]:
+        """Return the split of each image by `split_by`, and say how many images each split got."""
+        splits = split_groups(self.split_by, groups, val_fraction, test_fraction, self.seed)
+        if len(set(splits)) > 1 and self.split_by == "hash":
+            count = Counter(splits)
+            shares = ", ".join(f"{count[split]} {split}" for split in SPLITS)
+            rank_zero_info(f"{type(self).__name__}: {shares} (drawn by a hash of data.seed and each name)")
+        return splits
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of the images that it was trained on."""
+        if "train" not in self.tables:
+            return {}
+        listed = [name for listing in self.listings().values() for name in listing.ids]
+        return TrainedOn.from_ids(self.tables["train"].ids, listed).as_dict()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Compare the images with those that a checkpoint was trained on, and warn where they differ."""
+        self._trained_on = TrainedOn.from_dict(state_dict)
+        if self._trained_on is None:
+            return
+        listed = [name for listing in self.listings().values() for name in listing.ids]
+        self._trained_on.warn_of_changes(type(self).__name__, listed)
+        for split, table in self.tables.items():
+            if split != "train":
+                self._trained_on.warn_of_known_images(type(self).__name__, split, table.ids)
+
+    def change_split_rule(self, split_by: SplitRule) -> None:
+        """Split anew by another rule, and load again what was loaded."""
+        loaded = list(self.tables)
+        self.split_by, self._listings, self.tables = split_by, None, {}
+        self.hparams["split_by"] = split_by
+        for split in loaded:
+            self.table(split)
 
     def _folder(self) -> Path:
         return require_folder(self.root, type(self).__name__, self.remedy)
 
+    def _find_white(self, folder: Path) -> Preprocessing:
+        """Set the white of deep images from all images of the data set, unless it was given, and say it."""
+        if self.preprocessing.white is None and not self._white_known:
+            name = type(self).__name__
+            files = [file for listing in self.listings().values() for file in listing.files]
+            white = white_of(name, files, self._folder(), folder)
+            self._white_known = True
+            if white is not None:
+                self.preprocessing = replace(self.preprocessing, white=white)
+                self.hparams["white"] = white  # the checkpoint keeps it for images that come later
+                rank_zero_info(f"{name}: images of more than 8 bits: {white:g} is white; data.white sets another value")
+        return self.preprocessing
+
     def _decode(self, split: str, listing: Listing) -> ImageTable:
-        name = f"{type(self).__name__}-{split}"
-        folder = cache_folder(self._folder(), self.cache_dir)
-        images, unreadable = decode_all(
-            listing.files, self._folder(), self.preprocessing, folder, name, self.max_unreadable, self.in_memory_mb
-        )
+        name, root = f"{type(self).__name__}-{split}", self._folder()
+        folder = cache_folder(root, self.cache_dir)
+        how = self._find_white(folder)
+        images, unreadable = decode_all(listing.files, root, how, folder, name, self.max_unreadable, self.in_memory_mb)
         table = ImageTable(images, listing.attributes, listing.ids)
         if not unreadable:
             return table
@@ -123,39 +193,8 @@ class ImageFiles(ImageDataModule):
 
 
 def some(names: list[str], what: str) -> str:
-    """`3 unreadable images (a, b, …)`."""
+    """Return a count and the first names: `3 unreadable images (a, b, c)`."""
     return f"{len(names)} {what} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
-
-
-def find_images(root: Path) -> tuple[list[Path], list[Path]]:
-    """Image files below a folder at any depth, sorted, and the other files; nothing hidden."""
-    everything = sorted(path for path in root.rglob("*") if path.is_file())
-    visible = [path for path in everything if not any(part.startswith(".") for part in path.relative_to(root).parts)]
-    images = [path for path in visible if path.suffix.lower() in EXTENSIONS]
-    return images, [path for path in visible if path.suffix.lower() not in EXTENSIONS]
-
-
-def split_randomly(groups: list[str], val_fraction: float, test_fraction: float, seed: int) -> list[str]:
-    """A split for each image such that no group (a patient, or one image) is in two of them.
-
-    Shares are shares of groups; a split that is wanted gets at least one.
-
-    Raises:
-        InvalidOptionError: fractions outside [0, 1), or that leave nothing to train on.
-    """
-    for name, value in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-        if not 0 <= value < 1:
-            raise InvalidOptionError(f"data.{name} is {value}; it is a share, at least 0 and below 1")
-    names, member = np.unique(np.array(groups, dtype=str), return_inverse=True)
-    val, test = (int(np.ceil(share * len(names) - 1e-9)) for share in (val_fraction, test_fraction))
-    if len(names) and val + test >= len(names):
-        raise InvalidOptionError(
-            f"data.val_fraction = {val_fraction} and data.test_fraction = {test_fraction} of {len(names)} "
-            "images or groups leave none to train on; lower them"
-        )
-    split = ["train"] * (len(names) - val - test) + ["val"] * val + ["test"] * test
-    drawn = np.random.default_rng(seed).permutation(len(names))
-    return [split[drawn[group]] for group in member]
 
 
 def by_split(listing: Listing, split: list[str]) -> dict[str, Listing]:

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from patronus_pl.data.base import SPLITS, ImageDataModule, ImageTable
-from patronus_pl.data.bias import BiasedSubset
+from patronus_pl.data.base import SPLITS, ImageDataModule
+from patronus_pl.data.image_table import ImageTable
 from patronus_pl.data.portraits import MAX_SHIFT, PARTS, portraits
 from patronus_pl.errors import InvalidOptionError
 
@@ -230,11 +230,6 @@ class PlantedFaces(ImageDataModule):
 
     Args:
         image_size: height and width in pixels; any.
-        batch_size: images a step and device.
-        num_workers: loader processes.
-        seed: another seed, another crowd.
-        limit: keep the first n images of each split.
-        bias: keep only images that satisfy a `BiasedSubset`.
         train_size: training images.
         val_size: validation images.
         test_size: test images.
@@ -254,17 +249,13 @@ class PlantedFaces(ImageDataModule):
     def __init__(
         self,
         image_size: int = 32,
-        batch_size: int = 64,
-        num_workers: int = 0,
-        seed: int = 0,
-        limit: int | None = None,
-        bias: BiasedSubset | None = None,
         train_size: int = 20000,
         val_size: int = 2000,
         test_size: int = 5000,
         correlation: dict[str, float] | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(None, image_size, batch_size, num_workers, seed, limit, bias)
+        super().__init__(None, image_size, **kwargs)
         self.sizes = dict(zip(SPLITS, (train_size, val_size, test_size), strict=True))
         for split, count in self.sizes.items():
             if count < 1:

@@ -1,17 +1,15 @@
-"""`Table`: columns of a CSV, Parquet or JSON file, read as attributes."""
+"""`Table`: columns of text, read as attributes of 0 and 1."""
 
-import csv
-import json
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from patronus_pl.errors import AttributeTableError, CorruptFileError, DatasetNotFoundError, InvalidOptionError
+from patronus_pl.errors import AttributeTableError, InvalidOptionError
 
 CONDITION = re.compile(r"(.+?)\s*(>=|<=|=|>|<)\s*(.+)")
 COMPARE: dict[str, Callable[[Any, Any], Any]] = {
@@ -20,23 +18,39 @@ COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
-WORDS = {"true": 1.0, "false": 0.0}
-UNKNOWN = {"", "nan", "none", "null"}
+DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
+TRUE = ("true", "yes", "wahr", "vrai", "verdadero", "verdadeiro", "vero", "waar", "prawda", "истина")
+FALSE = ("false", "no", "falsch", "faux", "falso", "onwaar", "fałsz", "ложь")
+WORDS = dict.fromkeys(TRUE, 1.0) | dict.fromkeys(FALSE, 0.0)
+"""How spreadsheets of several languages write 1 and 0."""
+UNKNOWN = {"", "nan", "none", "null", "na", "n/a", "#n/a", "<na>"}
+NAMELESS = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
+"""Names of columns that have none: the index that pandas writes beside the data."""
 
 
 class Table:
     """Named columns of text.
 
     Args:
-        path: where they come from, for messages.
-        columns: column name → a value each row.
+        path: file that they come from, for messages.
+        columns: column name → one value per row.
+        numbers: number of each row in the file, the header not counted; by default 1, 2, 3, ...
+        comma_is_decimal: numbers may be written 0,5.
     """
 
-    def __init__(self, path: Path, columns: dict[str, list[str]]) -> None:
-        self.path, self.columns = path, columns
+    def __init__(
+        self,
+        path: Path,
+        columns: dict[str, list[str]],
+        numbers: Sequence[int] | None = None,
+        comma_is_decimal: bool = False,
+    ) -> None:
+        self.path, self.columns, self.comma_is_decimal = path, columns, comma_is_decimal
+        count = len(next(iter(columns.values()), []))
+        self.row_numbers = list(range(1, count + 1)) if numbers is None else list(numbers)
 
     def column(self, name: str) -> list[str]:
-        """One column.
+        """Return one column.
 
         Raises:
             AttributeTableError: there is none of this name.
@@ -46,7 +60,7 @@ class Table:
         return self.columns[name]
 
     def unique(self, name: str) -> list[str]:
-        """One column whose values may not repeat.
+        """Return one column whose values may not repeat.
 
         Raises:
             AttributeTableError: no such column, or a value that appears twice.
@@ -54,14 +68,20 @@ class Table:
         seen: dict[str, int] = {}
         for row, value in enumerate(self.column(name)):
             if value in seen:
-                raise AttributeTableError(
-                    f"{self.path}: {name} {value!r} is in row {seen[value] + 1} and in row {row + 1}; remove one"
-                )
+                raise self.repeated(name, value, seen[value], row)
             seen[value] = row
         return list(seen)
 
+    def repeated(self, name: str, value: str, first: int, second: int) -> AttributeTableError:
+        """Return the error that says that two rows name one thing."""
+        rows, other = self.row_numbers, self.columns[name][second]
+        also = "" if other == value else f" (as {other!r})"
+        return AttributeTableError(
+            f"{self.path}: {name} {value!r} is in row {rows[first]} and in row {rows[second]}{also}; remove one"
+        )
+
     def attribute(self, expression: str) -> NDArray[np.float32]:
-        """One attribute: (n,) of 0, 1 or NaN (unknown).
+        """Return one attribute: (n,) of 0, 1 or NaN (unknown).
 
         Args:
             expression: a column of 0/1 or -1/1 (or false/true), `column=value`, or `column>number` (also >=, <, <=).
@@ -75,8 +95,12 @@ class Table:
         name, symbol, value = condition.groups()
         return self._equal(name, value) if symbol == "=" else self._compare(name, symbol, value)
 
+    def attribute_columns(self) -> list[str]:
+        """Return the names of the columns that have one."""
+        return [name for name in self.columns if not NAMELESS.fullmatch(name)]
+
     def numbers(self, name: str) -> NDArray[np.float64]:
-        """One column as numbers, NaN where blank."""
+        """Return one column as numbers, NaN where blank."""
         known = {
             value: np.nan if _unknown(value) else self._number(name, value)
             for value in dict.fromkeys(self.column(name))
@@ -85,20 +109,27 @@ class Table:
 
     def _number(self, name: str, value: str) -> float:
         try:
-            return WORDS[value.lower()] if value.lower() in WORDS else float(value)
+            return WORDS[value.lower()] if value.lower() in WORDS else self._parsed(value)
         except ValueError:
             raise self._not_an_attribute(name, value) from None
+
+    def _parsed(self, value: str) -> float:
+        if "_" in value:  # Python would read 1_0 as 10
+            raise ValueError(value)
+        return float(value.replace(",", ".") if self.comma_is_decimal and DECIMAL_COMMA.fullmatch(value) else value)
 
     def _equal(self, name: str, value: str) -> NDArray[np.float32]:
         if value not in self.column(name):
             found = ", ".join(sorted(set(self.column(name)))[:10])
             raise AttributeTableError(f"{self.path}: no {name} is {value!r}; found {found}")
-        return np.array([np.nan if _unknown(v) else float(v == value) for v in self.column(name)], np.float32)
+        return np.array(
+            [np.nan if _unknown(v) and v != value else float(v == value) for v in self.column(name)], np.float32
+        )
 
     def _compare(self, name: str, symbol: str, value: str) -> NDArray[np.float32]:
         numbers = self.numbers(name)
         try:
-            holds = COMPARE[symbol](numbers, float(value))
+            holds = COMPARE[symbol](numbers, self._parsed(value))
         except ValueError as error:
             raise InvalidOptionError(
                 f"cannot compare {name!r} with {value!r}; write a number, as in 'age>60'"
@@ -114,7 +145,7 @@ class Table:
         return np.where(numbers == -1, 0, numbers).astype(np.float32)
 
     def _not_an_attribute(self, name: str, value: str) -> AttributeTableError:
-        row = self.column(name).index(value) + 1
+        row = self.row_numbers[self.column(name).index(value)]
         return AttributeTableError(
             f"{self.path}: column {name!r} holds {value!r} in row {row}; an attribute is 0/1 or -1/1 throughout, blank "
             f"where unknown. Mend it, or name the attributes to read, as in 'age>60' or 'sex=F'"
@@ -123,70 +154,3 @@ class Table:
 
 def _unknown(value: str) -> bool:
     return value.lower() in UNKNOWN
-
-
-def read_table(path: Path) -> Table:
-    """A CSV (or TSV), Parquet or JSON (a list of records) file.
-
-    Raises:
-        DatasetNotFoundError: no such file.
-        CorruptFileError: it is not what its name says.
-        InvalidOptionError: another kind of file, or Parquet without pyarrow.
-    """
-    readers = {".csv": _read_csv, ".tsv": _read_csv, ".parquet": _read_parquet, ".json": _read_json}
-    if path.suffix.lower() not in readers:
-        raise InvalidOptionError(f"cannot read {path} as a table; give one of {', '.join(readers)}")
-    if not path.is_file():
-        raise DatasetNotFoundError(f"no table {path}; give its path, absolute or from the data set's root")
-    return Table(path, readers[path.suffix.lower()](path))
-
-
-def _read_csv(path: Path) -> dict[str, list[str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise CorruptFileError(f"{path} is no table of text ({error}); save it as CSV in UTF-8") from error
-    rows = [[value.strip() for value in row] for row in rows if row]
-    if not rows:
-        raise CorruptFileError(f"{path} is empty; it needs a line of column names")
-    for number, row in enumerate(rows):
-        if len(row) != len(rows[0]):
-            raise CorruptFileError(f"{path}: row {number} has {len(row)} values for {len(rows[0])} columns")
-    return (
-        dict(zip(rows[0], map(list, zip(*rows[1:], strict=True)), strict=True))
-        if rows[1:]
-        else {n: [] for n in rows[0]}
-    )
-
-
-def _read_parquet(path: Path) -> dict[str, list[str]]:
-    try:
-        from pyarrow import parquet  # optional: only Parquet needs it
-    except ImportError as error:
-        raise InvalidOptionError(f"reading {path} needs pyarrow: pip install pyarrow, or save it as CSV") from error
-    try:
-        columns = parquet.read_table(path).to_pydict()
-    except (OSError, ValueError) as error:
-        raise CorruptFileError(f"{path} is no Parquet file ({error}); write it again") from error
-    return {str(name): [_text(value) for value in values] for name, values in columns.items()}
-
-
-def _read_json(path: Path) -> dict[str, list[str]]:
-    try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CorruptFileError(f"{path} is no JSON file ({error}); write it again") from error
-    return records_to_columns(path, records)
-
-
-def records_to_columns(path: Path, records: Any) -> dict[str, list[str]]:
-    """A list of records → columns; a record that lacks a field leaves it blank."""
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise CorruptFileError(f'{path} holds no list of records, as in [{{"image": "00000.png", "Smiling": 1}}]')
-    names = list(dict.fromkeys(name for record in records for name in record))
-    return {name: [_text(record.get(name)) for record in records] for name in names}
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value).strip()

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from patronus_pl.errors import CorruptFileError, OutputError, PatronusError
 from patronus_pl.files import replacing
+from patronus_pl.pixels import as_bytes
 from patronus_pl.types import Image
 
 
@@ -66,7 +67,7 @@ class InceptionFeatures(nn.Module):
 
     def forward(self, images: Image) -> Float[Tensor, "b 2048"]:
         """Images (b, 1 or 3, h, w) in [-1, 1] → features (b, 2048)."""
-        pixels = images.float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+        pixels = as_bytes(images.float())
         features: Tensor = self.inception(pixels.expand(-1, 3, -1, -1))[0]
         return features
 

@@ -9,8 +9,9 @@ import torch
 from lightning.pytorch.cli import instantiate_module
 
 from patronus_pl.data import ImageTable, PlantedFaces
-from patronus_pl.data.base import ImageDataModule, to_bytes
+from patronus_pl.data.base import ImageDataModule
 from patronus_pl.modules import PatronusModule
+from patronus_pl.pixels import as_bytes
 from tests.analysis.painter import images
 from tests.conftest import tiny_configuration
 
@@ -29,7 +30,7 @@ class Squares(ImageDataModule):
         self.count = count
 
     def load(self, split: str) -> ImageTable:
-        pictures = to_bytes(images(self.count, seed=len(split)))
+        pictures = as_bytes(images(self.count, seed=len(split)))
         light = pictures[:, 0, ::4, ::4].flatten(1) > 127
         attributes = np.concatenate([light.numpy(), np.ones((self.count, 1))], axis=1).astype(np.float32)
         attributes[:, 3] = 1 - attributes[:, 3]

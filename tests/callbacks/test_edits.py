@@ -14,9 +14,9 @@ from PIL import Image
 
 from patronus_pl.callbacks import Edit, Edits, Interpolation
 from patronus_pl.callbacks.edits import Variant, united
-from patronus_pl.data.base import normalise
 from patronus_pl.errors import InvalidOptionError, OutputError
 from patronus_pl.modules import PatronusModule
+from patronus_pl.pixels import as_floats
 from tests.analysis.painter import painter
 from tests.callbacks.runs import Squares, faces, trainer
 from tests.conftest import ModelFactory
@@ -51,7 +51,7 @@ def column(lines: list[dict[str, Any]], name: str, edit: str) -> np.ndarray:
 
 
 def originals(data: Squares, split: str = "test") -> np.ndarray:
-    return painter().encode(normalise(data.table(split).__getitems__(range(data.count))["image"])).numpy()
+    return painter().encode(as_floats(data.table(split).__getitems__(range(data.count))["image"])).numpy()
 
 
 def test_the_table_says_what_was_asked_and_what_came(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import torch
 from patronus_pl.analysis.editing.decoding import decode_from_noise, encode
 from patronus_pl.callbacks import EMA, Checkpoint, SampleDistance
 from patronus_pl.callbacks.frechet import log_name, shard
-from patronus_pl.data.base import normalise
 from patronus_pl.denoiser import VectorNet
 from patronus_pl.diffusion import NoiseSchedule
 from patronus_pl.diffusion.sampling import Sampling
@@ -42,7 +41,7 @@ def network() -> RandomFeatures:
 def expected(model: PatronusModule, count: int = 6) -> float:
     """The distance, computed from all features at once."""
     model.eval()
-    real = normalise(faces(val=6).table("val").__getitems__(range(count))["image"])
+    real = as_floats(faces(val=6).table("val").__getitems__(range(count))["image"])
     with torch.no_grad():
         made = torch.cat(list(decode_from_noise(model, encode(model, real), range(count), Sampling(2))))
     return frechet_distance(extract_features(network(), [real]), extract_features(network(), [as_floats(made)]))

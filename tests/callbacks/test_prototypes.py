@@ -9,8 +9,8 @@ import torch
 from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
 
 from patronus_pl.callbacks import EMA, Checkpoint, PrototypeStatistics
-from patronus_pl.data.base import normalise
 from patronus_pl.modules import PatronusModule
+from patronus_pl.pixels import as_floats
 from tests.callbacks.runs import faces, fresh, trainer
 
 
@@ -26,7 +26,7 @@ def activations(folder: Path, count: int) -> np.ndarray:
     """Of the first training images, by the model that was saved: that with the averaged weights."""
     model = PatronusModule.load_from_checkpoint(folder / "checkpoints" / "last.ckpt")
     with torch.inference_mode():
-        return model.encode(normalise(faces().table("train").__getitems__(range(count))["image"])).numpy()
+        return model.encode(as_floats(faces().table("train").__getitems__(range(count))["image"])).numpy()
 
 
 @pytest.mark.parametrize(("images", "seen"), [(6, 6), (100, 8)])

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 import patronus_pl.data
 from patronus_pl.data import CIFAR10, BiasedSubset, FashionMNIST, ImageDataModule, ImageTable
-from patronus_pl.data.base import normalise, to_bytes
 from patronus_pl.errors import InvalidOptionError
+from patronus_pl.pixels import as_bytes, as_floats
 
 from .trees import make_cifar10, make_fashion_mnist
 
@@ -63,10 +63,10 @@ def test_a_table_that_does_not_fit_together() -> None:
 
 def test_bytes_and_floats() -> None:
     every = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
-    floats = normalise(every)
+    floats = as_floats(every)
     assert (floats.min(), floats.max()) == (-1, 1)
-    assert torch.equal(to_bytes(floats), every)
-    assert torch.equal(to_bytes(torch.full((1, 1, 1, 1), 3.0)), torch.full((1, 1, 1, 1), 255, dtype=torch.uint8))
+    assert torch.equal(as_bytes(floats), every)
+    assert torch.equal(as_bytes(torch.full((1, 1, 1, 1), 3.0)), torch.full((1, 1, 1, 1), 255, dtype=torch.uint8))
 
 
 def test_limit_and_bias(tmp_path: Path) -> None:

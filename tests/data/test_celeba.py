@@ -74,9 +74,15 @@ def test_missing_images_are_named(tmp_path: Path, attributes: object) -> None:
         ("attr", "24\n", "25\n", CorruptFileError, "announces '25' images and has 24"),
         ("attr", "000002.jpg -1", "000002.jpg  2", AttributeTableError, "000002.jpg has '2'; each image has 40 values"),
         ("attr", "000002.jpg -1", "000002.jpg", AttributeTableError, "000002.jpg has '39 values'"),
-        ("attr", "000002.jpg", "000001.jpg", AttributeTableError, "000001.jpg appears 2 times; keep one"),
+        (
+            "attr",
+            "000002.jpg",
+            "000001.jpg",
+            AttributeTableError,
+            "name '000001.jpg' is in row 1 and in row 2; remove one",
+        ),
         ("part", "000002.jpg 0", "000002.jpg 3", AttributeTableError, "cannot read '000002.jpg 3'"),
-        ("part", "000002.jpg 0", "000001.jpg 0", AttributeTableError, "000001.jpg appears 2 times"),
+        ("part", "000002.jpg 0", "000001.jpg 0", AttributeTableError, "name '000001.jpg' is in row 1 and in row 2"),
         ("part", "000002.jpg 0\n", "", AttributeTableError, "lacks 1 images of list_attr_celeba.txt, first 000002.jpg"),
     ],
 )

@@ -13,7 +13,7 @@ from .trees import AGING_HEADER, FACES, make_ffhq, make_ffhq_features, write_csv
 @pytest.mark.parametrize(("thousands", "suffix"), [(True, ".png"), (False, ".png"), (False, ".jpg")])
 def test_layouts(tmp_path: Path, thousands: bool, suffix: str) -> None:
     make_ffhq(tmp_path, thousands=thousands, suffix=suffix)
-    data = FFHQ(str(tmp_path))
+    data = FFHQ(str(tmp_path), split_by="position")
     data.setup()
     assert data.image_shape == (3, 64, 64)
     assert [len(data.table(split)) for split in ("train", "val", "test")] == [16, 1, 3]

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from patronus_pl.data import ImageFolder
-from patronus_pl.data.files import Listing, by_split, find_images, split_randomly
+from patronus_pl.data.files import Listing, by_split
+from patronus_pl.data.scan import scan
+from patronus_pl.data.splits import split_by_position, split_groups
 from patronus_pl.errors import InvalidOptionError
 
 from .trees import make_image_folder
@@ -16,21 +18,21 @@ from .trees import make_image_folder
     [(10, 0.1, 0.1, (8, 1, 1)), (3, 0.1, 0.1, (1, 1, 1)), (1000, 0.15, 0.3, (550, 150, 300)), (7, 0.0, 0.0, (7, 0, 0))],
 )
 def test_shares(count: int, val: float, test: float, expected: tuple[int, ...]) -> None:
-    split = split_randomly([f"image{i}" for i in range(count)], val, test, seed=0)
+    split = split_by_position([f"image{i}" for i in range(count)], val, test, seed=0)
     assert tuple(split.count(name) for name in ("train", "val", "test")) == expected
 
 
 def test_an_image_keeps_its_split_whatever_the_order() -> None:
     names = [f"image{i}" for i in range(50)]
-    forwards = dict(zip(names, split_randomly(names, 0.2, 0.2, seed=3), strict=True))
-    backwards = dict(zip(names[::-1], split_randomly(names[::-1], 0.2, 0.2, seed=3), strict=True))
+    forwards = dict(zip(names, split_by_position(names, 0.2, 0.2, seed=3), strict=True))
+    backwards = dict(zip(names[::-1], split_by_position(names[::-1], 0.2, 0.2, seed=3), strict=True))
     assert forwards == backwards
 
 
 def test_nothing_to_split() -> None:
-    assert split_randomly([], 0.1, 0.1, seed=0) == []
+    assert split_groups("position", [], 0.1, 0.1, seed=0) == split_groups("hash", [], 0.1, 0.1, seed=0) == []
     with pytest.raises(InvalidOptionError, match="of 2 images or groups leave none to train on"):
-        split_randomly(["a", "b"], 0.1, 0.1, seed=0)
+        split_groups("position", ["a", "b"], 0.1, 0.1, seed=0)
 
 
 def test_cutting_a_listing() -> None:
@@ -46,7 +48,7 @@ def test_hidden_files_are_not_found(tmp_path: Path) -> None:
     for name in ("b.PNG", "a/c.jpeg", ".d.png", ".patronus_cache/e.png", "a/notes.md"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    images, others = find_images(tmp_path)
+    images, others, _ = scan(tmp_path)
     assert images == [tmp_path / "a/c.jpeg", tmp_path / "b.PNG"]
     assert others == [tmp_path / "a/notes.md"]
 

@@ -39,7 +39,7 @@ def splits(data: ImageFolder) -> dict[str, list[str]]:
 
 
 def test_each_image_with_its_attributes(root: Path) -> None:
-    data = folder(root)
+    data = folder(root, split_by="position")
     names = splits(data)
     assert data.image_shape == (3, 16, 16)
     assert data.attribute_names == tuple(NAMES)
@@ -55,7 +55,7 @@ def test_each_image_with_its_attributes(root: Path) -> None:
 
 
 def test_without_a_table(root: Path) -> None:
-    data = folder(root, attributes_file=None, attributes=None, channels=1)
+    data = folder(root, attributes_file=None, attributes=None, channels=1, split_by="position")
     data.setup()
     assert data.image_shape == (1, 16, 16)
     assert data.table("train").attributes.shape == (16, 0)
@@ -72,7 +72,8 @@ def test_split_by_column(root: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_patient_is_in_one_split(root: Path, seed: int) -> None:
-    names = splits(folder(root, group_column="patient", val_fraction=0.3, test_fraction=0.2, seed=seed))
+    options = {"group_column": "patient", "val_fraction": 0.3, "test_fraction": 0.2, "seed": seed}
+    names = splits(folder(root, **options, split_by="position"))
     patients = {split: {int(name[-7:-4]) // 2 for name in ids} for split, ids in names.items()}
     assert {split: len(found) for split, found in patients.items()} == {"train": 5, "val": 3, "test": 2}
     assert {split: len(ids) for split, ids in names.items()} == {"train": 10, "val": 6, "test": 4}
@@ -163,6 +164,7 @@ def test_the_description_tells_what_decides_the_images(root: Path) -> None:
         "group_column": "patient",
         "val_fraction": 0.1,
         "test_fraction": 0.1,
+        "split_by": "hash",
     }
 
 

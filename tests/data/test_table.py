@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from patronus_pl.data.table import Table, read_table
+from patronus_pl.data.table import Table
+from patronus_pl.data.table_files import read_table
 from patronus_pl.errors import AttributeTableError, CorruptFileError, DatasetNotFoundError, InvalidOptionError
 
 CSV = "\ufeffimage,hat,round,sex,age,word\na.png,0,-1,F,30,x\nb.png,1.0,1,M,70.5,0\nc.png,,1,,,1\n"

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from patronus_pl.data import PlantedFaces
-from patronus_pl.data.base import normalise
 from patronus_pl.modules import PatronusModule
+from patronus_pl.pixels import as_floats
 from tests.conftest import ModelFactory
 
 
@@ -22,7 +22,7 @@ def model(request: pytest.FixtureRequest, make_model: ModelFactory, faces: Tenso
 
 @pytest.fixture(scope="module")
 def faces() -> Tensor:
-    return normalise(PlantedFaces(image_size=32, test_size=32).table("test").__getitems__(range(32))["image"])
+    return as_floats(PlantedFaces(image_size=32, test_size=32).table("test").__getitems__(range(32))["image"])
 
 
 @torch.no_grad()

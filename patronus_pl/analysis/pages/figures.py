@@ -19,6 +19,7 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from patronus_pl.analysis.explain.census import Census
+from patronus_pl.pixels import as_bytes
 from patronus_pl.types import Box, Image
 
 Pixels = UInt8[np.ndarray, "height width 4"]
@@ -47,7 +48,7 @@ STYLE: Any = {  # the keys have other types in other releases of matplotlib
 
 def rgb(images: Float[Tensor, "*shape c h w"]) -> UInt8[np.ndarray, "*shape h w 3"]:
     """[-1, 1] → 0..255, rounded; grey becomes RGB, the channels go last."""
-    scaled = images.detach().cpu().float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+    scaled = as_bytes(images.detach().cpu().float())
     shape = *scaled.shape[:-3], 3, *scaled.shape[-2:]
     return scaled.expand(shape).movedim(-3, -1).numpy()
 
