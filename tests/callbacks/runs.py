@@ -39,7 +39,7 @@ class Squares(ImageDataModule):
 
 def faces(train: int = 8, val: int = 4, batch_size: int = 2) -> PlantedFaces:
     """Planted faces of 16 × 16 pixels."""
-    return PlantedFaces(16, batch_size, train_size=train, val_size=val, test_size=4)
+    return PlantedFaces(16, batch_size=batch_size, train_size=train, val_size=val, test_size=4)
 
 
 def fresh(**arguments: Any) -> PatronusModule:
