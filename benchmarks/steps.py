@@ -65,7 +65,8 @@ def training_step(model: PatronusModule, batch: int, way: Way) -> Callable[[], N
     def step() -> None:
         with way.autocast():
             s = model.prototypes(model.encoder(images))
-            loss = model.denoising_loss(model.network(s), images, noise, t).mean()
+            clean = model.denoiser_under(s)(model.schedule.add_noise(images, noise, t), t)
+            loss = model.prediction.loss(images, clean, t, model.schedule).mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -118,6 +118,9 @@ def _run_engine(argv: list[str]) -> None:
                 # Beside `model`, not in it: there the checkpoint would win over the command line.
                 parser.add_lightning_class_args(Evaluation, "evaluation")
 
+        def before_instantiate_classes(self) -> None:
+            _name_run(self.config[self.subcommand])
+
         def instantiate_trainer(self, **kwargs: Any) -> Trainer:
             trainer = super().instantiate_trainer(**kwargs)
             if trainer.precision in ("16-true", "bf16-true"):  # of weights and activations, not of some operations
@@ -144,6 +147,13 @@ def _run_engine(argv: list[str]) -> None:
         parser_class=EngineParser,
         parser_kwargs={"prog": "patronus"},
     )
+
+
+def _name_run(config: Any) -> None:
+    """Call the run after its first config file, unless its logger was given a name."""
+    options = getattr(config.trainer.logger, "init_args", None)
+    if config.config and getattr(options, "name", None) == "lightning_logs":
+        options.name = Path(str(config.config[0])).stem
 
 
 def _run_command(argv: list[str]) -> None:

@@ -8,6 +8,7 @@ from patronus_pl.callbacks.evaluation import Evaluation
 from patronus_pl.callbacks.frechet import SampleDistance
 from patronus_pl.callbacks.pictures import Pictures
 from patronus_pl.callbacks.prototypes import PrototypeStatistics
+from patronus_pl.callbacks.revival import Revival
 
 __all__ = [
     "EMA",
@@ -19,5 +20,6 @@ __all__ = [
     "Interpolation",
     "Pictures",
     "PrototypeStatistics",
+    "Revival",
     "SampleDistance",
 ]

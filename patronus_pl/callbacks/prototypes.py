@@ -28,7 +28,7 @@ class PrototypeStatistics(pl.Callback):
 
     def __init__(self, images: int = 4096, batch_size: int = 512) -> None:
         self.images, self.batch_size = images, batch_size
-        self._statistics: dict[str, Tensor] = {}
+        self._ranges: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -41,25 +41,21 @@ class PrototypeStatistics(pl.Callback):
         ):
             return
         s = self._activations(pl_module, data)
-        low, high = ranges(s)
-        self._statistics = {"activation_low": low, "activation_high": high}
-        if pl_module.standardise and len(s) > 1:
-            mean, std = s.mean(0), s.std(0, correction=0).clamp_min(1e-4)
-            self._statistics |= {"activation_mean": mean, "activation_std": std}
-        self._store(pl_module)
+        self._ranges = dict(zip(("low", "high"), ranges(s), strict=True))
+        self._store_ranges(pl_module)
+        pl_module.prototypes.follow(s)
         for name, value in census(s, pl_module.prototypes.vectors.detach()).summary().items():
             if isinstance(value, (int, float)):
                 pl_module.log(f"prototypes/{name}", float(value), sync_dist=True)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the ranges to the raw weights too: the average follows them from now on."""
-        for name in ("activation_low", "activation_high"):
-            if name in self._statistics:
-                getattr(pl_module, name).copy_(self._statistics[name])
+        if isinstance(pl_module, PatronusModule):
+            self._store_ranges(pl_module)
 
-    def _store(self, model: PatronusModule) -> None:
-        for name, value in self._statistics.items():
-            getattr(model, name).copy_(value)
+    def _store_ranges(self, model: PatronusModule) -> None:
+        for name, value in self._ranges.items():
+            getattr(model.prototypes, name).copy_(value)
 
     def _activations(self, model: PatronusModule, data: ImageDataModule) -> Activations:
         table = data.table("train")

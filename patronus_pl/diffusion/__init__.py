@@ -1,6 +1,24 @@
-"""The noise schedule and the samplers: they know no network, and serve images and vectors alike."""
+"""Noise schedule, predictions and samplers. They know no network, and serve images and vectors alike."""
 
-from patronus_pl.diffusion.samplers import Denoise, NoiseSource, Step, ddim, ddim_invert, ddpm, dpm_solver_pp, last
+from patronus_pl.diffusion.prediction import Denoiser, Epsilon, Prediction, Velocity
+from patronus_pl.diffusion.samplers import NoiseSource, Step, ddim, ddim_invert, ddpm, dpm_solver_pp, last, sample_steps
+from patronus_pl.diffusion.sampling import Sampler, Sampling
 from patronus_pl.diffusion.schedule import NoiseSchedule
 
-__all__ = ["Denoise", "NoiseSchedule", "NoiseSource", "Step", "ddim", "ddim_invert", "ddpm", "dpm_solver_pp", "last"]
+__all__ = [
+    "Denoiser",
+    "Epsilon",
+    "NoiseSchedule",
+    "NoiseSource",
+    "Prediction",
+    "Sampler",
+    "Sampling",
+    "Step",
+    "Velocity",
+    "ddim",
+    "ddim_invert",
+    "ddpm",
+    "dpm_solver_pp",
+    "last",
+    "sample_steps",
+]

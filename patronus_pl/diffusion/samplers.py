@@ -2,18 +2,18 @@
 
 Notation: variable -> paper
 
-    x_t, x_0, x_T          -> x_t; x_0, or its prediction x̂_0 (DDIM's f_θ); x_T
-    eps                    -> ε_θ(x_t, t), the predicted noise
+    x_t, x_0, x_T          -> x_t; x_0, or its prediction x̂_0 (f_θ of DDIM); x_T
+    eps                    -> ε_θ(x_t, t), the predicted noise, which follows from x̂_0: ε = (x_t - √ᾱ_t x̂_0) / √(1-ᾱ_t)
     level.alpha_bar        -> ᾱ_t of DDPM (Ho et al. 2020); α_t of DDIM (Song et al. 2021)
     level.signal, .noise   -> √ᾱ_t, √(1-ᾱ_t); α_t, σ_t of DPM-Solver++ (Lu et al. 2022)
     level.log_snr          -> λ_t = log(α_t / σ_t) of DPM-Solver++ (half of the logarithm of the signal-to-noise ratio)
     source, target         -> the levels that a step leaves and reaches: t, t-1 of DDPM; s, t of DPM-Solver++
     sigma                  -> σ_t(η) of DDIM, √β̃_t of DDPM for η = 1
 
-A sampler knows no network: it receives `denoise(x_t, t) -> eps`, where t is int64 (b,). It holds one state and no list
-of them, and starts (and checks its options) with the first step asked of it; run it under `torch.no_grad()`.
-`steps` is a number, spaced by `NoiseSchedule.respaced`, or the increasing timesteps themselves, however spaced. Clean
-data are one more level, ᾱ = 1, below the first of them.
+A sampler knows no network. It receives a denoiser D(x_t, t) → x̂_0, where t is int64 of shape (b,). It keeps one state
+and no list of them, and it starts (and checks its options) when the first step is asked of it. Run it under
+`torch.no_grad()`. `steps` is a number, spaced by `NoiseSchedule.respaced`, or the increasing timesteps themselves.
+Clean data are one more level, ᾱ = 1, below the first of them.
 """
 
 import math
@@ -26,11 +26,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patronus_pl.diffusion.prediction import Denoiser
+from patronus_pl.diffusion.sampling import Sampler
 from patronus_pl.diffusion.schedule import NoiseSchedule
 from patronus_pl.errors import InvalidOptionError
-
-Denoise = Callable[[Tensor, Tensor], Tensor]
-"""(x_t, t) -> predicted noise, of the shape of x_t; t is int64 (b,)."""
 
 
 class Step(NamedTuple):
@@ -83,14 +82,14 @@ class NoiseSource:
 
 
 def last(steps: Iterator[Step]) -> Tensor:
-    """The state after the last step."""
+    """Return the state after the last step."""
     for step in steps:
         x = step.x_next
     return x
 
 
 def ddpm(
-    denoise: Denoise,
+    denoiser: Denoiser,
     x_T: Float[Tensor, "b *shape"],
     schedule: NoiseSchedule,
     steps: int | Sequence[int],
@@ -102,7 +101,7 @@ def ddpm(
     It is DDIM with η = 1 (Song et al. 2021, section 4.1), exactly so for respaced and clipped steps too.
 
     Args:
-        denoise: predicts the noise in x_t.
+        denoiser: D(x_t, t) → x̂_0.
         x_T: pure noise.
         schedule: the noise levels.
         steps: how many, or the increasing timesteps themselves.
@@ -115,11 +114,11 @@ def ddpm(
     Raises:
         InvalidOptionError: steps that the schedule does not have.
     """
-    return ddim(denoise, x_T, schedule, steps, eta=1.0, clip=clip, noise=noise)
+    return ddim(denoiser, x_T, schedule, steps, eta=1.0, clip=clip, noise=noise)
 
 
 def ddim(
-    denoise: Denoise,
+    denoiser: Denoiser,
     x_T: Float[Tensor, "b *shape"],
     schedule: NoiseSchedule,
     steps: int | Sequence[int],
@@ -132,12 +131,12 @@ def ddim(
     x_{t-1} = √ᾱ_{t-1} x̂_0 + √(1 - ᾱ_{t-1} - σ²) ε + σ z,   σ = η √((1-ᾱ_{t-1}) / (1-ᾱ_t)) √(1 - ᾱ_t / ᾱ_{t-1})
 
     Args:
-        denoise: predicts the noise in x_t.
+        denoiser: D(x_t, t) → x̂_0.
         x_T: pure noise, or the end of `ddim_invert`.
         schedule: the noise levels.
         steps: how many, or the increasing timesteps themselves.
         eta: 0 is deterministic, 1 is DDPM.
-        clip: clip x̂_0 to [-1, 1], and take ε anew from the clipped x̂_0, as it would not lead back to x_t otherwise.
+        clip: clip x̂_0 to [-1, 1]; ε then follows from the clipped x̂_0.
         noise: z, fresh noise of a given shape; needed if eta > 0, see `NoiseSource`.
 
     Yields:
@@ -152,7 +151,7 @@ def ddim(
         raise InvalidOptionError(f"eta is {eta} but there is no noise; pass noise=NoiseSource(seed, indices), or eta=0")
     x = x_T
     for source, target in pairwise(reversed(_levels(schedule, steps))):
-        x_0, eps = _predict(denoise, x, source, clip)
+        x_0, eps = _predict(denoiser, x, source, clip)
         sigma = eta * target.noise / source.noise * math.sqrt(1 - source.alpha_bar / target.alpha_bar)
         x_next = target.signal * x_0 + math.sqrt(target.noise**2 - sigma**2) * eps
         if sigma > 0 and noise is not None:
@@ -162,7 +161,7 @@ def ddim(
 
 
 def dpm_solver_pp(
-    denoise: Denoise,
+    denoiser: Denoiser,
     x_T: Float[Tensor, "b *shape"],
     schedule: NoiseSchedule,
     steps: int | Sequence[int],
@@ -175,7 +174,7 @@ def dpm_solver_pp(
     The first step has no past and the last ends where λ is infinite: D = x̂_0 in both.
 
     Args:
-        denoise: predicts the noise in x_t.
+        denoiser: D(x_t, t) → x̂_0.
         x_T: pure noise.
         schedule: the noise levels.
         steps: how many, or the increasing timesteps themselves.
@@ -189,7 +188,7 @@ def dpm_solver_pp(
     """
     x, before = x_T, None
     for source, target in pairwise(reversed(_levels(schedule, steps))):
-        x_0, eps = _predict(denoise, x, source, clip)
+        x_0, eps = _predict(denoiser, x, source, clip)
         x_next = target.signal * x_0 + target.noise * eps
         if before is not None and target.noise > 0:
             level, x_0_before = before
@@ -201,61 +200,81 @@ def dpm_solver_pp(
 
 
 def ddim_invert(
-    denoise: Denoise,
+    denoiser: Denoiser,
     x_0: Float[Tensor, "b *shape"],
     schedule: NoiseSchedule,
     steps: int | Sequence[int],
     refine: int = 0,
-    last_alpha_bar: float | None = None,
 ) -> Iterator[Step]:
-    """The x_T from which `ddim`, with the same steps and η = 0, leads back to x_0.
+    """Find the x_T from which `ddim`, with the same steps and η = 0, leads back to x_0.
 
     The step of DDIM from x_{k+1} at level k+1 down to x_k at level k is undone by
 
     x_{k+1} = √ᾱ_{k+1} (x_k - √(1-ᾱ_k) ε) / √ᾱ_k + √(1-ᾱ_{k+1}) ε,   ε = ε_θ(x_{k+1}, t_{k+1}),
 
-    over the very levels of sampling, from ᾱ = 1 for x_0 up to t_{n-1}. The x_{k+1} on the right is not known. With
+    over the levels of sampling, from ᾱ = 1 for x_0 up to t_{n-1}. The x_{k+1} on the right is not known. With
     `refine=0`, ε_θ(x_k, t_k) stands in for its ε (Song et al. 2021, section 4.3; t = 0 for x_0). `refine=r` solves
     the equation by r fixed-point iterations (Pan et al. 2023, AIDI; Garibi et al. 2024, ReNoise) that start from the
     last ε of the step before: n steps take r n + 1 evaluations, so r = 1 costs no more than 0 and comes back far
     closer. Larger r may diverge where steps are few and wide.
 
     Args:
-        denoise: predicts the noise in x_t.
+        denoiser: D(x_t, t) → x̂_0.
         x_0: clean data.
         schedule: the noise levels.
         steps: those that `ddim` will take: how many, or the increasing timesteps themselves.
         refine: fixed-point iterations a step.
-        last_alpha_bar: None for the levels above. A number shifts them by one: x_0 counts as level t_0, and the last
-            step goes from t_{n-1} to this ᾱ. The paper's authors invert so, with T steps and 0, but sample from
-            t_{n-1}: x_T is then not where sampling starts, and the way back is poor. Only for reproducing them.
 
     Yields:
         Every step, from x_0 on; its `t` is 0 for x_0 itself, its `x_0` the step's x̂_0.
 
     Raises:
-        InvalidOptionError: steps that the schedule does not have, refine < 0, or last_alpha_bar outside [0, 1].
+        InvalidOptionError: steps that the schedule does not have, or refine < 0.
     """
     if refine < 0:
         raise InvalidOptionError(f"refine is {refine}; choose 0 (none) or the number of fixed-point iterations a step")
+
+    def noise(x: Tensor, level: _Level) -> Tensor:
+        # The clean level has no timestep: the denoiser takes it for t = 0, and means the noise of that level.
+        return _predict(denoiser, x, _Level(level.t, schedule.exact_alpha_bar[level.t]), clip=False)[1]
+
     levels = _levels(schedule, steps)
-    if last_alpha_bar is not None:
-        if not 0 <= last_alpha_bar <= 1:
-            raise InvalidOptionError(
-                f"last_alpha_bar is {last_alpha_bar}; choose 0 to 1, or None for DDIM's own levels"
-            )
-        levels = [*levels[1:], _Level(levels[-1].t, last_alpha_bar)]
-    x = x_0
-    eps = _noise(denoise, x, levels[0])
+    x, eps = x_0, noise(x_0, levels[0])
     for k, (source, target) in enumerate(pairwise(levels)):
         if k > 0 and refine == 0:
-            eps = _noise(denoise, x, source)
+            eps = noise(x, source)
         x_next = _ddim_step(x, eps, source, target)
         for _ in range(refine):
-            eps = _noise(denoise, x_next, target)
+            eps = noise(x_next, target)
             x_next = _ddim_step(x, eps, source, target)
         yield Step(source.t, x, (x - source.noise * eps) / source.signal, x_next)
         x = x_next
+
+
+def sample_steps(
+    sampler: Sampler,
+    denoiser: Denoiser,
+    x_T: Tensor,
+    schedule: NoiseSchedule,
+    steps: int | Sequence[int],
+    eta: float = 0.0,
+    clip: bool = False,
+    noise: NoiseSource | None = None,
+) -> Iterator[Step]:
+    """Yield the steps of the sampler of that name; `eta` is heeded by `ddim` alone.
+
+    Raises:
+        InvalidOptionError: no such sampler, or one that needs noise and has none.
+    """
+    if sampler == "ddpm":
+        if noise is None:
+            raise InvalidOptionError("sampler ddpm is random; pass noise=NoiseSource(seed, indices), or use ddim")
+        return ddpm(denoiser, x_T, schedule, steps, noise=noise, clip=clip)
+    if sampler == "ddim":
+        return ddim(denoiser, x_T, schedule, steps, eta=eta, noise=noise, clip=clip)
+    if sampler == "dpm++":
+        return dpm_solver_pp(denoiser, x_T, schedule, steps, clip=clip)
+    raise InvalidOptionError(f"unknown sampler {sampler!r}; choose ddpm, ddim or dpm++")
 
 
 class _Level(NamedTuple):
@@ -288,18 +307,12 @@ def _levels(schedule: NoiseSchedule, steps: int | Sequence[int]) -> list[_Level]
     return [_Level(0, 1.0), *(_Level(t, schedule.exact_alpha_bar[t]) for t in timesteps)]
 
 
-def _noise(denoise: Denoise, x: Tensor, level: _Level) -> Tensor:
-    return denoise(x, torch.full((len(x),), level.t, device=x.device))
-
-
-def _predict(denoise: Denoise, x: Tensor, level: _Level, clip: bool) -> tuple[Tensor, Tensor]:
-    """x̂_0 and ε, such that x = √ᾱ x̂_0 + √(1-ᾱ) ε."""
-    eps = _noise(denoise, x, level)
-    x_0 = (x - level.noise * eps) / level.signal
+def _predict(denoiser: Denoiser, x: Tensor, level: _Level, clip: bool) -> tuple[Tensor, Tensor]:
+    """Return x̂_0 and ε, such that x = √ᾱ x̂_0 + √(1-ᾱ) ε."""
+    x_0 = denoiser(x, torch.full((len(x),), level.t, device=x.device))
     if clip:
         x_0 = x_0.clamp(-1, 1)
-        eps = (x - level.signal * x_0) / level.noise
-    return x_0, eps
+    return x_0, (x - level.signal * x_0) / level.noise
 
 
 def _ddim_step(x: Tensor, eps: Tensor, source: _Level, target: _Level) -> Tensor:

@@ -1,4 +1,4 @@
-"""`NoiseSchedule`: how much signal and how much noise is left at every step t = 0..T-1."""
+"""`NoiseSchedule`: how much signal and how much noise there is at every timestep t = 0..T-1."""
 
 import math
 from typing import Literal
@@ -83,55 +83,29 @@ class NoiseSchedule(nn.Module):
     def add_noise(
         self, x_0: Float[Tensor, "b *shape"], noise: Float[Tensor, "b *shape"], t: Timesteps
     ) -> Float[Tensor, "b *shape"]:
-        """x_t = √ᾱ_t x_0 + √(1-ᾱ_t) ε (Ho et al. 2020, eq. 4)."""
+        """Return x_t = √ᾱ_t x_0 + √(1-ᾱ_t) ε (Ho et al. 2020, eq. 4)."""
         return self._signal(t, x_0) * x_0 + self._noise(t, x_0) * noise
-
-    def velocity(
-        self, x_0: Float[Tensor, "b *shape"], noise: Float[Tensor, "b *shape"], t: Timesteps
-    ) -> Float[Tensor, "b *shape"]:
-        """Velocity v = √ᾱ_t ε - √(1-ᾱ_t) x_0 (Salimans & Ho 2022, appendix D)."""
-        return self._signal(t, x_0) * noise - self._noise(t, x_0) * x_0
-
-    def noise_from_velocity(
-        self, v: Float[Tensor, "b *shape"], x_t: Float[Tensor, "b *shape"], t: Timesteps
-    ) -> Float[Tensor, "b *shape"]:
-        """ε = √ᾱ_t v + √(1-ᾱ_t) x_t."""
-        return self._signal(t, x_t) * v + self._noise(t, x_t) * x_t
 
     def x_0_from_velocity(
         self, v: Float[Tensor, "b *shape"], x_t: Float[Tensor, "b *shape"], t: Timesteps
     ) -> Float[Tensor, "b *shape"]:
-        """x_0 = √ᾱ_t x_t - √(1-ᾱ_t) v."""
+        """Return x_0 = √ᾱ_t x_t - √(1-ᾱ_t) v."""
         return self._signal(t, x_t) * x_t - self._noise(t, x_t) * v
 
     def x_0_from_noise(
         self, x_t: Float[Tensor, "b *shape"], noise: Float[Tensor, "b *shape"], t: Timesteps
     ) -> Float[Tensor, "b *shape"]:
-        """x_0 = (x_t - √(1-ᾱ_t) ε) / √ᾱ_t (Ho et al. 2020, eq. 15)."""
+        """Return x_0 = (x_t - √(1-ᾱ_t) ε) / √ᾱ_t (Ho et al. 2020, eq. 15)."""
         return (x_t - self._noise(t, x_t) * noise) / self._signal(t, x_t)
 
-    def velocity_from_x_0(
-        self, x_0: Float[Tensor, "b *shape"], x_t: Float[Tensor, "b *shape"], t: Timesteps
+    def noise_from_x_0(
+        self, x_t: Float[Tensor, "b *shape"], x_0: Float[Tensor, "b *shape"], t: Timesteps
     ) -> Float[Tensor, "b *shape"]:
-        """V = (√ᾱ_t x_t - x_0) / √(1-ᾱ_t)."""
-        return (self._signal(t, x_t) * x_t - x_0) / self._noise(t, x_t)
-
-    def skip(
-        self, output: Float[Tensor, "b *shape"], x_t: Float[Tensor, "b *shape"], t: Timesteps, width: float
-    ) -> Float[Tensor, "b *shape"]:
-        """x̂_0 = c x_t / √ᾱ_t + (1 - c) F,   c = w² / (w² + σ²),   σ² = (1-ᾱ_t) / ᾱ_t: a network F that names x_0.
-
-        The skip of Karras et al. 2022 (EDM, eq. 7), F in the units of x_0. Above σ = w the network paints the image
-        itself, so it need not copy the noise of every pixel through its layers, which shows as grain; below, x_t is
-        nearly right and only its error is the network's, so that the error of ε stays under |F - x_0| / 2w and DDIM
-        inverts well.
-        """
-        snr = _broadcast(self.snr(t), x_t)
-        c = snr * width**2 / (1 + snr * width**2)
-        return c * x_t / self._signal(t, x_t) + (1 - c) * output
+        """Return ε = (x_t - √ᾱ_t x_0) / √(1-ᾱ_t)."""
+        return (x_t - self._signal(t, x_t) * x_0) / self._noise(t, x_t)
 
     def snr(self, t: Timesteps) -> Float[Tensor, " b"]:
-        """Signal-to-noise ratio ᾱ_t / (1-ᾱ_t)."""
+        """Return the signal-to-noise ratio ᾱ_t / (1-ᾱ_t)."""
         return (self.signal_scale[t] / self.noise_scale[t]).square()
 
     def respaced(self, steps: int) -> list[int]:
@@ -158,13 +132,14 @@ class NoiseSchedule(nn.Module):
         return [max(k, math.floor(curve * k**2 + 0.5)) for k in range(steps)]
 
     def _signal(self, t: Tensor, x: Tensor) -> Tensor:
-        return _broadcast(self.signal_scale[t], x)
+        return broadcast(self.signal_scale[t], x)
 
     def _noise(self, t: Tensor, x: Tensor) -> Tensor:
-        return _broadcast(self.noise_scale[t], x)
+        return broadcast(self.noise_scale[t], x)
 
 
-def _broadcast(coefficient: Tensor, x: Tensor) -> Tensor:
+def broadcast(coefficient: Float[Tensor, " b"], x: Tensor) -> Tensor:
+    """Reshape one coefficient a row, so that it multiplies rows of the shape of `x`."""
     return coefficient.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
 
 

@@ -11,10 +11,10 @@ import lightning
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import instantiate_module
-from torch import nn
 
 from patronus_pl.errors import CheckpointError, InvalidOptionError
 from patronus_pl.files import replacing
+from patronus_pl.modules.translation import translate
 
 INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 Module = TypeVar("Module", bound=pl.LightningModule)
@@ -39,9 +39,11 @@ def _arguments(part: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, nn.Module):
-        return {"class_path": _path(type(value)), "init_args": _arguments(value)}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+    if value is None or isinstance(value, (bool, int, float, str, dict)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return {"class_path": _path(type(value)), "init_args": _arguments(value)}
 
 
 def save_module(module: pl.LightningModule, path: str | Path) -> None:
@@ -111,6 +113,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{str(path)!r} is no Lightning checkpoint; for the authors' files use `patronus import-reference`"
         )
+    translate(checkpoint)
     return checkpoint
 
 

@@ -1,14 +1,13 @@
 """`LatentPrior`: where activations come from when there is no image, a diffusion model of s itself."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from patronus_pl.denoiser import VectorNet
-from patronus_pl.diffusion import NoiseSchedule, NoiseSource, samplers
-from patronus_pl.diffusion.sampling import Sampler
+from patronus_pl.diffusion import NoiseSchedule, NoiseSource, Prediction, Sampler, Velocity, samplers
 from patronus_pl.errors import CheckpointError, InvalidOptionError
 from patronus_pl.modules.base import DiffusionModule
 from patronus_pl.modules.checkpoint import configuration
@@ -20,16 +19,15 @@ FIRST_STREAM = 1 << 32  # the noise streams of images lie below: s and x_T of im
 class LatentPrior(DiffusionModule):
     """A diffusion model of the activations of real images, p(s): no image and no encoder is needed to train or use it.
 
-    Training minimises E ‖target - net(z_t, t)‖² over z = (s - mean) / std, with target = v = √ᾱ ε - √(1-ᾱ) z or ε
-    (Ho et al. 2020; Salimans & Ho 2022). Mean, standard deviation and range are those of the training activations and
-    stored in the checkpoint; samples are clamped to the range.
+    Training minimises E [w(SNR_t) ‖z - D(z_t, t)‖²] over z = (s - mean) / std, with z_t = √ᾱ_t z + √(1-ᾱ_t) ε (Ho et
+    al. 2020; Salimans & Ho 2022). Mean, standard deviation and range are those of the training activations and are
+    stored in the checkpoint. Samples are clamped to the range.
 
     Args:
         network: its `size` must be the number of activations m.
         schedule: the noise levels t = 0..T-1.
-        prediction: what the network predicts.
-        timestep_power: t = ⌊T u^(1/power)⌋ with u uniform; below 1 favours little noise, where the fine structure of s
-            is decided.
+        prediction: what the network predicts, and how its errors are weighed. A `timestep_power` below 1 favours little
+            noise, where the fine structure of s is decided.
         lr: learning rate of AdamW after warm-up.
         weight_decay: of AdamW.
         warmup_steps: optimiser steps of linear warm-up.
@@ -49,8 +47,7 @@ class LatentPrior(DiffusionModule):
         self,
         network: VectorNet,
         schedule: NoiseSchedule,
-        prediction: Literal["v", "epsilon"] = "v",
-        timestep_power: float = 1.0,
+        prediction: Prediction = Velocity(skip_width=None, weight_cap=None),
         lr: float = 1e-3,
         weight_decay: float = 0.0,
         warmup_steps: int = 100,
@@ -58,14 +55,9 @@ class LatentPrior(DiffusionModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in (("timestep_power", timestep_power), ("lr", lr)):
-            if value <= 0:
-                raise InvalidOptionError(f"model.{name} is {value}; it must be positive")
-        if seed < 0:
-            raise InvalidOptionError(f"model.seed is {seed}; it must not be negative")
-        self.network, self.schedule, self.prediction = network, schedule, prediction
-        self.timestep_power, self.seed = timestep_power, seed
+        self.network, self.schedule, self.prediction, self.seed = network, schedule, prediction, seed
         self.lr, self.weight_decay, self.warmup_steps, self.final_lr = lr, weight_decay, warmup_steps, final_lr
+        self.check_recipe()
         self.save_hyperparameters(configuration(self), logger=False)
         self.register_buffer("mean", torch.zeros(network.size))
         self.register_buffer("std", torch.ones(network.size))
@@ -100,9 +92,9 @@ class LatentPrior(DiffusionModule):
         """
         noise = NoiseSource(seed, range(FIRST_STREAM, FIRST_STREAM + n), self.device)
         z_T = noise((n, self.network.size))
-        denoise = self.noise_predictor(self.network)
+        denoiser = self.prediction.denoiser(self.network, self.schedule)
         steps = self.default_steps if steps is None else steps
-        z = samplers.last(self.sampler_steps(sampler, denoise, z_T, steps, noise=noise))
+        z = samplers.last(samplers.sample_steps(sampler, denoiser, z_T, self.schedule, steps, noise=noise))
         return (z * self.std + self.mean).clamp(self.low, self.high)
 
     # --------------------------------------------------------------------------------------------------- training
@@ -157,4 +149,6 @@ class LatentPrior(DiffusionModule):
         z: Activations = (batch["activations"] - self.mean) / self.std
         draw = self.draw(z, self.draw_index(batch_idx))
         noise = draw.normal(z.shape[1:])
-        return self.denoising_loss(self.network, z, noise, draw.timesteps(self.schedule.timesteps, self.timestep_power))
+        t = draw.timesteps(self.schedule.timesteps, self.prediction.timestep_power)
+        denoise = self.prediction.denoiser(self.network, self.schedule)
+        return self.prediction.loss(z, denoise(self.schedule.add_noise(z, noise, t), t), t, self.schedule)

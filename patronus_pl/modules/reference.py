@@ -15,13 +15,15 @@ from torch import Tensor
 
 from patronus_pl.denoiser import UNet
 from patronus_pl.denoiser.blocks import timestep_embedding
-from patronus_pl.diffusion import NoiseSchedule
+from patronus_pl.diffusion import Epsilon, NoiseSchedule
 from patronus_pl.errors import CheckpointError, InvalidOptionError
 from patronus_pl.modules.checkpoint import read_tensors
 from patronus_pl.modules.patronus import PatronusModule
+from patronus_pl.objective import Decorrelation, Distinctness, Faithfulness, Kurtosis, Objective, Sparsity
 from patronus_pl.prototypes import PatchEncoder, PrototypeLayer
 
 PROTOTYPES = "proactBlock.prototype_vectors"
+STATISTICS = {f"prototypes.{name}" for name in ("mean", "std", "low", "high")}
 # What a name starts with, theirs -> ours; the encoder's are added by its number of layers.
 PREFIXES = {
     PROTOTYPES: "prototypes.vectors",
@@ -142,7 +144,14 @@ def _build(network: Mapping[str, Any], training: Mapping[str, Any]) -> PatronusM
         paddings=training["plb_layer_paddings"],
         init="normal",
     )
-    prototypes = PrototypeLayer(training["NUM_PROTOS"], encoder.dim, similarity="euclidean", temperature=None)
+    prototypes = PrototypeLayer(
+        training["NUM_PROTOS"],
+        encoder.dim,
+        similarity="euclidean",
+        temperature=None,
+        init="random",
+        standardise=False,
+    )
     denoiser = UNet(
         image_channels=channels,
         condition_dim=prototypes.count,
@@ -157,26 +166,29 @@ def _build(network: Mapping[str, Any], training: Mapping[str, Any]) -> PatronusM
         prototypes=prototypes,
         denoiser=denoiser,
         schedule=NoiseSchedule(training["TIMESTEPS"]),
-        prediction="epsilon",
-        standardise=False,
-        init="random",
-        decorrelation=0.0,
-        kurtosis=0.0,
-        skip_width=None,
-        weight_cap=None,
-        distinctness=_distinctness(training),
-        distinctness_margin=training.get("distinct_margin", 0.2),
+        prediction=Epsilon(),
+        objective=_objective(training),
         lr=training["LR"],
         warmup_steps=0,
         final_lr=1.0,
     )
 
 
-def _distinctness(training: Mapping[str, Any]) -> float:
+def _objective(training: Mapping[str, Any]) -> Objective | None:
+    """Return the authors' one optional penalty, if they used it."""
     names, weights = training.get("loss_fn"), training.get("loss_lambda")
     if not isinstance(names, (list, tuple)) or not isinstance(weights, (list, tuple)):
-        return 0.0
-    return float(dict(zip(names, weights, strict=False)).get("distinct", 0.0))
+        return None
+    weight = float(dict(zip(names, weights, strict=False)).get("distinct", 0.0))
+    if not weight:
+        return None
+    return Objective(
+        Decorrelation(0.0),
+        Kurtosis(0.0),
+        Sparsity(0.0),
+        Faithfulness(0.0),
+        distinctness=Distinctness(weight, margin=training.get("distinct_margin", 0.2)),
+    )
 
 
 def _load(model: PatronusModule, weights: Mapping[str, Any]) -> None:
@@ -192,7 +204,7 @@ def _load(model: PatronusModule, weights: Mapping[str, Any]) -> None:
         _renamed(name, prefixes): tensor.flatten(1) if name == PROTOTYPES else tensor for name, tensor in theirs.items()
     }
     # The statistics of the activations have no counterpart.
-    expected = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("activation_")}
+    expected = {name: tensor for name, tensor in model.state_dict().items() if name not in STATISTICS}
     _require_same_shapes(ours, expected)
     model.load_state_dict(ours, strict=False)
 

@@ -10,6 +10,9 @@ from torch.nn import functional as F
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.types import Activations, Features, SimilarityMap, at_least_float32
 
+SMALLEST = 1e-4
+"""Smallest standard deviation that is divided by: a constant prototype stays at 0."""
+
 
 class PrototypeLayer(nn.Module):
     """How strongly each of m learned patterns is present, and where.
@@ -27,10 +30,24 @@ class PrototypeLayer(nn.Module):
             paper's plain distance.
         temperature: τ of soft pooling, the same in training and after; None pools hard.
         epsilon: ε < 1, caps the similarity at log(1/ε) ≈ 9.21.
+        init: `patches` starts the prototypes from features of real patches, when training begins; `random` leaves them
+            uniform in [0, 1), as the paper does.
+        standardise: give the denoiser (s - mean) / std; False gives it `s` as it is, as the paper does.
+
+    Attributes:
+        mean: (m,) mean of each s_j over training images.
+        std: (m,) its standard deviation.
+        low: (m,) low end of its range, its 2nd percentile.
+        high: (m,) high end of its range, its 98th percentile. Edits move s_j between the two.
 
     Raises:
         InvalidOptionError: m, D, τ or ε not positive, or ε not below 1.
     """
+
+    mean: Tensor
+    std: Tensor
+    low: Tensor
+    high: Tensor
 
     def __init__(
         self,
@@ -39,6 +56,8 @@ class PrototypeLayer(nn.Module):
         similarity: Literal["unit", "euclidean"] = "unit",
         temperature: float | None = 10.0,
         epsilon: float = 1e-4,
+        init: Literal["patches", "random"] = "patches",
+        standardise: bool = True,
     ) -> None:
         super().__init__()
         for name, value in (("count", count), ("dim", dim), ("temperature", temperature), ("epsilon", epsilon)):
@@ -48,10 +67,13 @@ class PrototypeLayer(nn.Module):
             raise InvalidOptionError(f"prototypes.epsilon is {epsilon}; it must be below 1 (usually 1e-4)")
         self.count, self.dim, self.similarity = count, dim, similarity
         self.temperature, self.epsilon = temperature, epsilon
+        self.init, self.standardise = init, standardise
         self.vectors = nn.Parameter(torch.rand(count, dim))  # U[0, 1), the paper's start
+        for name, value in (("mean", 0.0), ("std", 1.0), ("low", 0.0), ("high", 1.0)):
+            self.register_buffer(name, torch.full((count,), value))
 
     def distances(self, features: Features) -> Float[Tensor, "b m rows cols"]:
-        """d²_j(u) at every patch, in float32: bfloat16 would reorder near-ties of the arg-min."""
+        """Return d²_j(u) at every patch, in float32: bfloat16 would reorder near-ties of the arg-min."""
         with torch.autocast(features.device.type, enabled=False):
             z, p = at_least_float32(features), at_least_float32(self.vectors)
             if self.similarity == "unit":
@@ -62,20 +84,46 @@ class PrototypeLayer(nn.Module):
             return squared.clamp_min(0.0)
 
     def similarity_map(self, features: Features) -> SimilarityMap:
-        """sim_j(u) = log((d² + 1) / (d² + ε)): 0 far away, log(1/ε) on the prototype itself."""
+        """Return sim_j(u) = log((d² + 1) / (d² + ε)): 0 far away, log(1/ε) on the prototype itself."""
         d2 = self.distances(features)
         return torch.log((d2 + 1) / (d2 + self.epsilon))
 
     def pool(self, similarity: SimilarityMap) -> Activations:
-        """s_j from its map."""
+        """Return s_j from its map: the maximum over patches, or the soft one."""
         flat = similarity.flatten(2)
         if self.temperature is None:
             return flat.amax(-1)
         return ((self.temperature * flat).softmax(-1) * flat).sum(-1)
 
     def forward(self, features: Features) -> Activations:
-        """s, the activations."""
+        """Return the activations `s`, shape (b, m)."""
         return self.pool(self.similarity_map(features))
+
+    def standardised(self, s: Activations) -> Activations:
+        """Return (s - mean) / std, which the denoiser is given."""
+        return (s - self.mean) / self.std
+
+    def standardised_by_batch(self, s: Activations, momentum: float = 0.02) -> Activations:
+        """Standardise by the batch's own statistics, with their gradient, and let the stored ones follow.
+
+        With the gradient, no scale or offset of s can lower the loss. The activations stay as they are if `standardise`
+        is False.
+
+        Args:
+            s: activations of the batches of all ranks, (all, m).
+            momentum: share of the batch in the stored mean and standard deviation.
+        """
+        if not self.standardise:
+            return s
+        self.follow(s.detach(), momentum)
+        return (s - s.mean(0)) / s.std(0, correction=0).clamp_min(SMALLEST)
+
+    @torch.no_grad()
+    def follow(self, s: Activations, momentum: float = 1.0) -> None:
+        """Move the stored mean and standard deviation towards those of s; by all of the way for a momentum of 1."""
+        if self.standardise and len(s) > 1:
+            self.mean.lerp_(s.mean(0), momentum)
+            self.std.lerp_(s.std(0, correction=0).clamp_min(SMALLEST), momentum)
 
     @torch.no_grad()
     def initialise_from(self, features: Features, generator: torch.Generator | None = None) -> None:

@@ -7,14 +7,14 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from patronus_pl.modules.revival import Revival
+from patronus_pl.modules.taking_back import TakenBack
 from torch import Tensor
 
 from patronus_pl.diffusion import NoiseSource
 from patronus_pl.errors import CheckpointError, InvalidOptionError, TrainingDivergedError
 from patronus_pl.modules import PatronusModule, penalties, revival
 from patronus_pl.modules.base import FIRST_VALIDATION_STEP
-from patronus_pl.modules.revival import Revival
-from patronus_pl.modules.taking_back import TakenBack
 from tests.conftest import ModelFactory
 
 KINDS: list[dict[str, Any]] = [

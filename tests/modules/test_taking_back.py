@@ -1,7 +1,7 @@
 import torch
+from patronus_pl.modules.taking_back import LESS, TakenBack
 
 from patronus_pl.modules.base import StepDraw
-from patronus_pl.modules.taking_back import LESS, TakenBack
 
 
 def activations(rows: int, seed: int) -> torch.Tensor:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from patronus_pl.prototypes.balancing import balancing_weights
 
 from patronus_pl.prototypes import (
     cells,
@@ -13,7 +14,6 @@ from patronus_pl.prototypes import (
     independent_frequencies,
     joint_frequencies,
 )
-from patronus_pl.prototypes.balancing import balancing_weights
 
 
 def tied(rho: float, count: int = 800) -> torch.Tensor:

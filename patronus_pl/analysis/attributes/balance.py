@@ -12,7 +12,7 @@ from torch import Tensor
 from patronus_pl.analysis.attributes.judges import AttributeReader
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.metrics import linear_probe
-from patronus_pl.prototypes import cells, independent_frequencies, joint_frequencies
+from patronus_pl.objective.balancing import cells, independent_frequencies, joint_frequencies
 from patronus_pl.types import Activations, Attributes
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from patronus_pl.errors import InvalidOptionError
-from patronus_pl.prototypes import correlation
+from patronus_pl.objective.decorrelation import correlation
 from patronus_pl.types import Activations
 
 DEAD = 0.05

@@ -162,8 +162,8 @@ NORMAL_RANGE = 4.107
 
 def _deviation(model: PatronusModule) -> Float[Tensor, " m"]:
     """σ of each prototype. A model that does not standardise keeps none: then that of a normal one of equal range."""
-    if model.standardise:
-        return model.activation_std.cpu()
+    if model.prototypes.standardise:
+        return model.prototypes.std.cpu()
     return (model.activation_high - model.activation_low).cpu() / NORMAL_RANGE
 
 

@@ -17,8 +17,7 @@ from patronus_pl.analysis.editing.inverting import invert
 from patronus_pl.analysis.editing.jobs import jobs
 from patronus_pl.analysis.evaluating import evaluating
 from patronus_pl.analysis.explain.when import VISIBLE, Emergence, first_passage
-from patronus_pl.diffusion import Denoise, NoiseSchedule, samplers
-from patronus_pl.diffusion.sampling import Sampling
+from patronus_pl.diffusion import Denoiser, NoiseSchedule, Sampling, samplers
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.modules import PatronusModule
 from patronus_pl.types import Image
@@ -91,7 +90,7 @@ def survival(
     return Survival(index, torch.tensor(windows), effect[:, 0], shares)
 
 
-def _switched(edited: Denoise, unedited: Denoise, span: tuple[int, int]) -> Denoise:
+def _switched(edited: Denoiser, unedited: Denoiser, span: tuple[int, int]) -> Denoiser:
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         return (edited if span[0] <= int(t[0]) <= span[1] else unedited)(x_t, t)
 
@@ -216,13 +215,13 @@ def commitment(
 
 
 def _states(
-    denoise: Denoise, x_T: Image, schedule: NoiseSchedule, grid: Sequence[int], taken: Sequence[int]
+    denoise: Denoiser, x_T: Image, schedule: NoiseSchedule, grid: Sequence[int], taken: Sequence[int]
 ) -> Float[Tensor, "k b c h w"]:
     """The state after so many steps of DDIM; after the last of all, the image."""
     run = samplers.ddim(denoise, x_T, schedule, grid, clip=True)
     return torch.stack([step.x_next.cpu() for count, step in enumerate(run, start=1) if count in taken])
 
 
-def _finish(denoise: Denoise, x: Image, schedule: NoiseSchedule, rest: Sequence[int]) -> Image:
+def _finish(denoise: Denoiser, x: Image, schedule: NoiseSchedule, rest: Sequence[int]) -> Image:
     """The image that the remaining steps make of x."""
     return samplers.last(samplers.ddim(denoise, x, schedule, rest, clip=True)) if rest else x

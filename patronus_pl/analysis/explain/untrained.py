@@ -33,9 +33,7 @@ def untrained(model: PatronusModule, images: Image, seed: int = 0, batch_size: i
     null.prototypes.initialise_from(features, torch.Generator().manual_seed(seed))
     s = encode(null, images, batch_size)
     set_ranges(null, s)
-    if model.standardise:
-        null.activation_mean.copy_(s.mean(0))
-        null.activation_std.copy_(s.std(0, correction=0).clamp_min(1e-4))
+    null.prototypes.follow(s)
     return null
 
 

@@ -60,5 +60,7 @@ def use_ratio(
         for i, denoise in enumerate((model.denoiser_for(s[rows]), model.denoiser_for(s[rows - 1]))):
             for k, step in enumerate(t):
                 steps = torch.full((len(x),), step, device=model.device)
-                total[i, k] += mse(denoise(model.schedule.add_noise(x, eps, steps), steps), eps).sum().cpu()
+                x_t = model.schedule.add_noise(x, eps, steps)
+                found = model.schedule.noise_from_x_0(x_t, denoise(x_t, steps), steps)
+                total[i, k] += mse(found, eps).sum().cpu()
     return UseRatio(torch.tensor(t), *(total / len(images)).unbind())

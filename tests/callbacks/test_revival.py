@@ -3,8 +3,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from patronus_pl.callbacks.revival import Idle, find_idle, start_again
 from patronus_pl.denoiser import UNet
-from patronus_pl.modules.revival import Revival, find_revival, start_again
 from patronus_pl.prototypes import PatchEncoder, PrototypeLayer, ReceptiveField
 
 FIELD = ReceptiveField.of((3, 3), (2, 1), (1, 0))
@@ -21,7 +21,7 @@ def painting(strength: torch.Tensor) -> Any:
     return paint
 
 
-def scene(strength: list[float], spot: float = 1.0, dark: bool = False) -> Revival | None:
+def scene(strength: list[float], spot: float = 1.0, dark: bool = False) -> Idle | None:
     """Images as painted, but for a bright spot at the lower right that no prototype paints."""
     paint = painting(torch.tensor(strength))
     condition = torch.randn(16, len(strength), generator=torch.Generator().manual_seed(0))
@@ -29,7 +29,7 @@ def scene(strength: list[float], spot: float = 1.0, dark: bool = False) -> Reviv
     x_0[:, :, 10:, 10:] = spot
     rows, cols = PatchEncoder((1, 1, 1), (3, 3), (2, 1), (1, 0)).map_size(12, 12)
     features = torch.arange(rows * cols).reshape(1, 1, rows, cols).expand(16, 2, rows, cols).float()
-    return find_revival(paint, x_0, condition, features * (not dark), FIELD, seed=0)
+    return find_idle(paint, x_0, condition, features * (not dark), FIELD, seed=0)
 
 
 def test_an_idle_prototype_starts_where_the_picture_is_worst() -> None:
@@ -59,7 +59,7 @@ def test_who_moves_little_but_moves_it_is_not_idle() -> None:
 
     condition = torch.randn(16, 3, generator=torch.Generator().manual_seed(0))
     x_0 = paint(condition) + 1
-    found = find_revival(paint, x_0, condition, torch.ones(16, 2, 6, 6), FIELD, seed=0)
+    found = find_idle(paint, x_0, condition, torch.ones(16, 2, 6, 6), FIELD, seed=0)
     assert found is not None
     assert found.prototype == 2
 
@@ -80,7 +80,7 @@ def test_a_prototype_that_starts_again_is_forgotten() -> None:
     (layer.vectors.sum() + net.embed_condition(torch.randn(2, 3)).sum()).backward()
     optimizer.step()
     vectors, weight = layer.vectors.detach().clone(), first.weight.detach().clone()
-    start_again(layer, first, Revival(1, torch.tensor([0.0, 3.0, 0.0, 4.0])), optimizer)
+    start_again(layer, first, Idle(1, torch.tensor([0.0, 3.0, 0.0, 4.0])), optimizer)
     length = vectors.norm(dim=1).mean()
     np.testing.assert_allclose(layer.vectors[1].detach(), length * torch.tensor([0, 0.6, 0, 0.8]), rtol=1e-5)
     assert torch.equal(layer.vectors[[0, 2]], vectors[[0, 2]])
@@ -98,5 +98,5 @@ def test_a_prototype_that_starts_again_is_forgotten() -> None:
 def test_a_euclidean_prototype_becomes_the_patch() -> None:
     layer, net = PrototypeLayer(3, 4, similarity="euclidean"), UNet(1, 3, base=8, multipliers=(1,), groups=4)
     optimizer = torch.optim.AdamW([layer.vectors, net.condition_input.weight])
-    start_again(layer, net.condition_input, Revival(2, torch.tensor([0.0, 3.0, 0.0, 4.0])), optimizer)
+    start_again(layer, net.condition_input, Idle(2, torch.tensor([0.0, 3.0, 0.0, 4.0])), optimizer)
     assert layer.vectors[2].tolist() == [0, 3, 0, 4]

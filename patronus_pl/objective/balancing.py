@@ -67,7 +67,7 @@ def check_names(names: Sequence[str]) -> None:
         InvalidOptionError: fewer than two names, too many, or one twice.
     """
     if not 2 <= len(set(names)) == len(names) <= MOST:
-        raise InvalidOptionError(f"model.balance is {names}; name 2 to {MOST} different attributes")
+        raise InvalidOptionError(f"objective.decorrelation.balance is {names}; name 2 to {MOST} different attributes")
 
 
 def columns_of(names: Sequence[str], known: Sequence[str]) -> list[int]:
@@ -79,7 +79,8 @@ def columns_of(names: Sequence[str], known: Sequence[str]) -> list[int]:
     for name in names:
         if name not in known:
             raise InvalidOptionError(
-                f"model.balance names {name!r}; the attributes of the data are {', '.join(known) or 'none'}"
+                f"objective.decorrelation.balance names {name!r}; the data have the attributes "
+                f"{', '.join(known) or '(none)'}"
             )
     return [known.index(name) for name in names]
 

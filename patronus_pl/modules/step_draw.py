@@ -1,0 +1,64 @@
+"""`StepDraw`: the random numbers of one training step, the same on any number of devices."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from patronus_pl.types import Timesteps
+
+
+class StepDraw:
+    """Random numbers of one step: a function of (seed, step), whatever was drawn before.
+
+    Drawn for the batches of all ranks, of which each takes its own rows: a resumed run, or one on another number of
+    devices, draws the same.
+
+    Args:
+        batch: this rank's, of which the number of rows and the device count.
+        seed: of the run.
+        step: of all draws of the run, which one.
+        ranks: how many devices train.
+        rank: which of them this is.
+        total: rows of all ranks; by default all have as many.
+    """
+
+    def __init__(
+        self, batch: Tensor, seed: int, step: int, ranks: int = 1, rank: int = 0, total: int | None = None
+    ) -> None:
+        self.ranks, self.rank = ranks, rank
+        self.total, self.device = len(batch) * ranks if total is None else total, batch.device
+        # Hashed into one number, since torch's CPU generator keeps only the lower 32 bits of a seed.
+        (number,) = np.random.SeedSequence(seed, spawn_key=(step,)).generate_state(1).tolist()
+        self.generator = torch.Generator(batch.device).manual_seed(number)
+
+    def normal(self, shape: Sequence[int]) -> Float[Tensor, "b ..."]:
+        """Standard normal numbers, of the given shape for every row."""
+        drawn = torch.randn((self.total, *shape), generator=self.generator, device=self.device)
+        return drawn[self.rows]
+
+    @property
+    def rows(self) -> slice:
+        """This rank's among those of all ranks."""
+        return slice(self.rank, None, self.ranks)
+
+    def uniform(self, columns: int) -> Float[Tensor, "b columns"]:
+        """Numbers in [0, 1)."""
+        return torch.rand(self.total, columns, generator=self.generator, device=self.device)[self.rows]
+
+    def timesteps(self, count: int, power: float = 1.0, descending: bool = False) -> Timesteps:
+        """Steps ⌊T u^(1/power)⌋, u stratified: every batch covers all noise levels, and the loss varies less.
+
+        Args:
+            count: T.
+            power: above 1 favours noisy steps.
+            descending: the noisiest first, for batches that are in no order anyway.
+        """
+        strata = torch.randperm(self.total, generator=self.generator, device=self.device)
+        if descending:
+            strata = torch.arange(self.total - 1, -1, -1, device=self.device)
+        u = (strata + torch.rand(self.total, generator=self.generator, device=self.device)) / self.total
+        t = (u.pow(1 / power) * count).long().clamp_max(count - 1)
+        return t[self.rows]
