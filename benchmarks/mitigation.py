@@ -47,8 +47,8 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 PAIR = ("Black_Hair", "Smiling")
 RECIPES = {
     "plain": [],
-    "no decorrelation": ["--model.init_args.decorrelation=0"],
-    "balance": [f"--model.init_args.balance={json.dumps(PAIR)}"],
+    "no decorrelation": ["--model.objective.decorrelation.weight=0"],
+    "balance": [f"--model.objective.decorrelation.balance={json.dumps(PAIR)}"],
 }
 REFERENCE = 4000
 """Training images that directions are fitted on."""

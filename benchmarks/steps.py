@@ -44,7 +44,7 @@ def model_of(
     """The model of a config, untrained, with another image size, number or length of prototypes, or denoiser."""
     section = yaml.safe_load((CONFIGS / f"{config}.yaml").read_text(encoding="utf-8"))["model"]
     arguments = section["init_args"]
-    parts = {name: arguments[name]["init_args"] for name in ("encoder", "prototypes", "denoiser")}
+    parts = {name: arguments[name].get("init_args", arguments[name]) for name in ("encoder", "prototypes", "denoiser")}
     if size is not None:
         arguments["image_shape"][1:] = [size, size]
     if m is not None:

@@ -151,8 +151,8 @@ def _run_engine(argv: list[str]) -> None:
 
 def _name_run(config: Any) -> None:
     """Call the run after its first config file, unless its logger was given a name."""
-    options = getattr(config.trainer.logger, "init_args", None)
-    if config.config and getattr(options, "name", None) == "lightning_logs":
+    options: Any = getattr(config.trainer.logger, "init_args", None)
+    if config.config and options is not None and options.get("name") == "lightning_logs":
         options.name = Path(str(config.config[0])).stem
 
 

@@ -119,18 +119,21 @@ def test_paper_overlay_sets_every_choice_back(tmp_path: Path, capsys: pytest.Cap
         )
     config = yaml.safe_load(capsys.readouterr().out)
     model = config["model"]["init_args"]
-    assert (model["prediction"], model["standardise"], model["init"]) == ("epsilon", False, "random")
-    off = "decorrelation", "sparsity", "faithfulness", "looking", "kurtosis", "distinctness", "revival"
-    assert {name: model[name] for name in off} == dict.fromkeys(off, 0)
+    assert model["prediction"] == {
+        "class_path": "patronus_pl.diffusion.Epsilon",
+        "init_args": {"timestep_power": 1.0},
+    }
+    assert (model["objective"], model["lr"]) == (None, 1e-5)
+    assert not model["prototypes"]["init_args"]["standardise"]
+    assert model["prototypes"]["init_args"]["init"] == "random"
     assert not model["denoiser"]["init_args"]["additive_condition"]
-    assert (model["skip_width"], model["timestep_power"]) == (None, 1.0)
-    assert (model["decorrelation"], model["weight_cap"], model["lr"]) == (0.0, None, 1e-5)
     assert model["encoder"]["init_args"]["init"] == "normal"
     assert model["encoder"]["init_args"]["channels"] == [1, 32, 64, 64, 128]
     assert model["prototypes"]["init_args"]["similarity"] == "euclidean"
     assert model["prototypes"]["init_args"]["temperature"] is None
     assert model["prototypes"]["init_args"]["count"] == 30
-    assert not any("EMA" in callback["class_path"] for callback in config["trainer"]["callbacks"])
+    for name in ("EMA", "Revival"):
+        assert not any(name in callback["class_path"] for callback in config["trainer"]["callbacks"])
 
 
 @pytest.mark.parametrize("name", ["fashion_mnist", "cifar10"])

@@ -15,7 +15,7 @@ LAYER = "model.init_args.prototypes.init_args"
     ("args", "words"),
     [
         (["--trainer.max_steps", "many"], "trainer.max_steps is many, which is not a whole number; `patronus fit"),
-        (["--model.init_args.prediction", "x"], "model.init_args.prediction is x, which is not one of 'v', 'epsilon'"),
+        ([f"--{LAYER}.init", "x"], f"{LAYER}.init is x, which is not one of 'patches', 'random'"),
         ([f"--{LAYER}.temperature", "hot"], f"{LAYER}.temperature is hot, which is not a number or null"),
         (["--model.init_args.colour", "3"], "model of class patronus_pl.modules.PatronusModule: Option "),
         (["--model.class_path", "nowhere.Thing"], "model of class nowhere.Thing: No module named 'nowhere'"),

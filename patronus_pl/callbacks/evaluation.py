@@ -251,8 +251,7 @@ def _losses(trainer: pl.Trainer, module: PatronusModule | LatentPrior) -> dict[s
             "batch_size": trainer.datamodule.batch_size * trainer.world_size,  # type: ignore[attr-defined]
             "precision": trainer.precision,
             "seed": module.seed,
-            "prediction": module.prediction,
-            "timestep_power": module.timestep_power,
+            "prediction": module.hparams.get("prediction"),
             "schedule": module.hparams.get("schedule"),
         },
         **{name.removeprefix("test/"): value for name, value in losses.items()},

@@ -16,18 +16,13 @@ from patronus_pl.commands.experiment import once, read_config, train
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.runs import find_checkpoint, run_folder, writable_folder
 
+PENALTIES = "decorrelation", "kurtosis", "sparsity", "faithfulness", "looking"
 PAPER_START: dict[str, Any] = {
     "encoder": {"init_args": {"init": "normal"}},
-    "prototypes": {"init_args": {"similarity": "euclidean", "temperature": None}},
-    "init": "random",
-    "standardise": False,
-    "decorrelation": 0.0,
-    "balance": None,
-    "sparsity": 0.0,
-    "faithfulness": 0.0,
-    "looking": 0.0,
-    "kurtosis": 0.0,
-    "revival": 0,
+    "prototypes": {
+        "init_args": {"similarity": "euclidean", "temperature": None, "init": "random", "standardise": False}
+    },
+    "objective": {name: {"weight": 0.0} for name in PENALTIES},
 }
 """How configs/paper.yaml starts and feeds prototypes, and no penalty of ours; loss and optimiser stay the recipe's."""
 
@@ -97,13 +92,14 @@ class Variant(NamedTuple):
             "prototypes": {"count": self.m, "dim": self.dim},
             "denoiser": {"condition_dim": self.m},
         }
-        loss = {"distinctness": weight, "distinctness_margin": self.margin} if self.margin else {"distinctness": 0.0}
+        loss = {"weight": weight, "margin": self.margin} if self.margin else {"weight": 0.0}
         start = PAPER_START if self.paper else {}
         built = {
             part: {"init_args": {**own, **start.get(part, {}).get("init_args", {})}} for part, own in parts.items()
         }
+        model = {**built, "objective": {**start.get("objective", {}), "distinctness": loss}}
         # One option: on their own, options deep inside cannot be null.
-        return [f"--model.init_args={json.dumps({**start, **loss, **built})}"]
+        return [f"--model.init_args={json.dumps(model)}"]
 
 
 def ablate(
@@ -174,9 +170,11 @@ def sizes(model: Any, recipe: str) -> tuple[int, int, list[int]]:
         InvalidOptionError: it is not of a model with prototypes, or leaves its sizes out.
     """
     try:
-        parts = model["init_args"]
-        channels = parts["encoder"]["init_args"]["channels"]
-        return int(parts["prototypes"]["init_args"]["count"]), int(channels[-1]), list(channels)
+        # A part may be written with its class, or as its options alone.
+        encoder, prototypes = (
+            part.get("init_args", part) for part in (model["init_args"][name] for name in ("encoder", "prototypes"))
+        )
+        return int(prototypes["count"]), int(encoder["channels"][-1]), list(encoder["channels"])
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise InvalidOptionError(
             f"{recipe!r} does not say prototypes.count and encoder.channels of a model with prototypes; name "

@@ -40,8 +40,7 @@ class Painter(PatronusModule):
             wanted = (s @ self.mixing.T) * (step < self.shown)
             kept = self.painted if self.painted is not None and len(self.painted) == len(s) else wanted
             self.painted = torch.where(step < self.settle, kept, wanted)
-            signal, noise = self.schedule.signal_scale[t], self.schedule.noise_scale[t]
-            return (x_t - signal[:, None, None, None] * paint(self.painted)) / noise[:, None, None, None]
+            return paint(self.painted)
 
         return denoise
 
@@ -67,7 +66,7 @@ def painter(
     model.settle, model.shown = torch.tensor(settle), torch.tensor(shown)
     model.activation_low.copy_(torch.tensor([-0.5, -0.4, -0.8, -0.2]))
     model.activation_high.copy_(torch.tensor([0.5, 0.6, 0.4, 0.8]))
-    model.activation_std.copy_(torch.tensor([0.25, 0.2, 0.5, 0.4]))
+    model.prototypes.std.copy_(torch.tensor([0.25, 0.2, 0.5, 0.4]))
     return model.eval()
 
 

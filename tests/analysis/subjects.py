@@ -53,5 +53,5 @@ def with_ranges(model: PatronusModule, subject: Subject) -> PatronusModule:
         "high": s.quantile(0.98, 0),
     }
     for name, value in statistics.items():
-        getattr(model, f"activation_{name}").copy_(value)
+        getattr(model.prototypes, name).copy_(value)
     return model

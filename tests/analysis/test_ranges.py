@@ -23,7 +23,7 @@ def test_a_fresh_model_is_unmeasured_until_it_is_measured(tiny_model: PatronusMo
     s = tiny_model.encode(x).detach().numpy()
     np.testing.assert_allclose(tiny_model.activation_high.numpy(), np.quantile(s, 0.98, axis=0), rtol=1e-4)
     changed = {name for name, value in tiny_model.state_dict().items() if not torch.equal(value, before[name])}
-    assert changed == {"activation_low", "activation_high"}
+    assert changed == {"prototypes.low", "prototypes.high"}
 
 
 def test_ranges_that_were_measured_are_known() -> None:

@@ -43,7 +43,7 @@ def one_batch() -> PlantedFaces:
 @pytest.fixture
 def fit(tmp_path: Path) -> Any:
     def run(name: str, *callbacks: pl.Callback, ckpt: Path | None = None, data: PlantedFaces | None = None) -> Path:
-        model = fresh(standardise=False)
+        model = fresh(prototypes={"standardise": False})
         options: dict[str, Any] = {"max_steps": 6, "max_epochs": -1, "enable_checkpointing": True}
         once = trainer(tmp_path / name, *callbacks, Checkpoint(), EMA(), **options)
         once.fit(model, data or one_batch(), ckpt_path=ckpt and str(ckpt), weights_only=True)

@@ -40,15 +40,15 @@ def test_ranges_and_standardisation_are_those_of_the_average(tmp_path: Path, ima
         "high": np.quantile(s, 0.98, axis=0),
     }
     for name, value in expected.items():
-        np.testing.assert_allclose(saved[f"activation_{name}"], value, rtol=1e-4, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(saved[f"prototypes.{name}"], value, rtol=1e-4, atol=1e-5, err_msg=name)
     for name in ("low", "high"):  # the raw weights have the ranges too, or the next steps would average them away
-        assert torch.equal(checkpoint["current_model_state"][f"activation_{name}"], saved[f"activation_{name}"])
+        assert torch.equal(checkpoint["current_model_state"][f"prototypes.{name}"], saved[f"prototypes.{name}"])
 
 
 def test_raw_activations_are_not_standardised(tmp_path: Path) -> None:
-    checkpoint, _ = run(tmp_path, PrototypeStatistics(), standardise=False)
-    assert (checkpoint["state_dict"]["activation_mean"] == 0).all()
-    assert (checkpoint["state_dict"]["activation_std"] == 1).all()
+    checkpoint, _ = run(tmp_path, PrototypeStatistics(), prototypes={"standardise": False})
+    assert (checkpoint["state_dict"]["prototypes.mean"] == 0).all()
+    assert (checkpoint["state_dict"]["prototypes.std"] == 1).all()
 
 
 def test_the_census_is_logged(tmp_path: Path) -> None:

@@ -91,8 +91,10 @@ def test_one_axis_at_a_time_or_all() -> None:
 
 def test_the_papers_start_is_that_of_its_config() -> None:
     paper = yaml.safe_load((CONFIGS / "paper.yaml").read_text())["model"]["init_args"]
-    for name, value in PAPER_START.items():
-        assert value == paper.get(name), name  # None: it balances nothing
+    for part in ("encoder", "prototypes"):
+        assert PAPER_START[part] == paper[part]
+    assert paper["objective"] is None  # here, the distinctness loss may stay
+    assert {slot["weight"] for slot in PAPER_START["objective"].values()} == {0.0}
 
 
 @pytest.mark.parametrize("paper", [False, True])
@@ -105,10 +107,13 @@ def test_options_make_the_model(paper: bool, tmp_path: Path, capsys: pytest.Capt
     parts = {name: model[name]["init_args"] for name in ("encoder", "prototypes", "denoiser")}
     assert (parts["prototypes"]["count"], parts["denoiser"]["condition_dim"]) == (8, 8)
     assert (parts["prototypes"]["dim"], parts["encoder"]["channels"]) == (32, [3, 32, 64, 64, 32])
-    assert (model["distinctness"], model["distinctness_margin"]) == (2.0, 0.5)
-    assert (model["init"], model["standardise"]) == (("random", False) if paper else ("patches", True))
-    assert (parts["prototypes"]["temperature"], model["kurtosis"]) == ((None, 0.0) if paper else (10.0, 0.01))
-    assert (model["prediction"], model["lr"]) == ("v", 1.2e-3)
+    penalties = {name: slot["init_args"] for name, slot in model["objective"]["init_args"].items()}
+    assert (penalties["distinctness"]["weight"], penalties["distinctness"]["margin"]) == (2.0, 0.5)
+    start = parts["prototypes"]["init"], parts["prototypes"]["standardise"]
+    assert start == (("random", False) if paper else ("patches", True))
+    found = parts["prototypes"]["temperature"], penalties["kurtosis"]["weight"]
+    assert found == ((None, 0.0) if paper else (10.0, 0.01))
+    assert (model["prediction"]["class_path"], model["lr"]) == ("patronus_pl.diffusion.Velocity", 1.2e-3)
 
 
 def test_the_table_leaves_out_what_no_model_has(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ class TestFaithfulness:
     def test_slope_and_leakage_are_those_of_the_mixing(self):
         model = painter(MIXING)
         card = faithfulness(model, images(4), steps=4)
-        sigma = model.activation_std
+        sigma = model.prototypes.std
         assert card.slope == pytest.approx(MIXING.diagonal(), abs=1e-3)
         assert card.leakage.numpy() == pytest.approx((MIXING.abs().T * sigma[:, None] / sigma).numpy(), abs=1e-3)
         assert card.rank_correlation[:3].tolist() == pytest.approx([1, 1, -1])
@@ -76,7 +76,7 @@ class TestFaithfulness:
 
     def test_a_model_that_does_not_standardise_is_measured_by_its_ranges(self):
         model = painter(MIXING)
-        model.standardise = False
+        model.prototypes.standardise = False
         card = faithfulness(model, images(3), steps=4)
         span = model.activation_high - model.activation_low
         assert card.leakage.numpy() == pytest.approx((MIXING.abs().T * span[:, None] / span).numpy(), abs=1e-3)

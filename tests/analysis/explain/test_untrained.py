@@ -16,7 +16,7 @@ class TestUntrained:
         assert not any(torch.equal(new[k], old[k]) for k in new if k.endswith("weight") and new[k].ndim > 1)
         s = null.encode(x).detach()
         assert null.activation_high == pytest.approx(np.quantile(s, 0.98, axis=0), rel=1e-4)
-        assert null.standardised(s).std(0, correction=0) == pytest.approx(1, rel=1e-3)
+        assert null.prototypes.standardised(s).std(0, correction=0) == pytest.approx(1, rel=1e-3)
         assert s.amax() > 5  # prototypes are features of patches of these images
 
     def test_depends_on_the_seed(self, tiny_model):
