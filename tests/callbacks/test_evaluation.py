@@ -61,9 +61,11 @@ def test_the_run_gets_the_same_file_each_time(run: tuple[Path, list[str]], tmp_p
     assert found["model"]["step"] == 2
     assert found["model"]["checkpoint"] == "last.ckpt"
     assert found["data"]["sizes"] == {"train": 32, "val": 4, "test": 12}
-    assert found["denoising"]["protocol"].items() >= {"batch_size": 2, "prediction": "v", "seed": 0}.items()
+    protocol = found["denoising"]["protocol"]
+    assert (protocol["batch_size"], protocol["seed"]) == (2, 0)
+    assert protocol["prediction"]["class_path"] == "patronus_pl.diffusion.prediction.Velocity"
     assert found["denoising"]["loss"] > 0
-    assert found["denoising"]["protocol"]["schedule"]["init_args"]["timesteps"] == 1000
+    assert protocol["schedule"]["init_args"]["timesteps"] == 1000
     assert found["distances"]["protocol"]["generated"] == 12
     assert 0.5 <= found["prior"]["two_sample_auc"]["prior"] <= 1
     assert "patronus_pl.metrics.InceptionFeatures" in found["distances"]["FID"]["absent"]
