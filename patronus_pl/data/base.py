@@ -90,18 +90,9 @@ class ImageDataModule(pl.LightningDataModule):
         return None
 
     def setup(self, stage: str | None = None) -> None:
-        """Load the splits that `stage` needs (None: all).
-
-        Raises:
-            InvalidOptionError: fewer than two images to train on, where `stage` is `fit`.
-        """
+        """Load the splits that `stage` needs (None: all)."""
         for split in STAGES.get(stage or "", SPLITS):
             self.table(split)
-        if stage == "fit" and (count := len(self.table("train"))) < 2:
-            raise InvalidOptionError(
-                f"the train split of {type(self).__name__} has {count} image; at least 2 are needed. Add images, or "
-                "lower data.val_fraction and data.test_fraction"
-            )
 
     def table(self, split: str) -> ImageTable:
         """Return one split after `bias` and `limit`. It is loaded once."""

@@ -103,6 +103,19 @@ class ImageFiles(ImageDataModule):
         if self.trainer is not None:
             self.setup(self.trainer.state.fn)
 
+    def setup(self, stage: str | None = None) -> None:
+        """Load the splits that `stage` needs (None: all).
+
+        Raises:
+            InvalidOptionError: fewer than two images to train on, where `stage` is `fit`.
+        """
+        super().setup(stage)
+        if stage == "fit" and (count := len(self.tables["train"])) < 2:
+            raise InvalidOptionError(
+                f"{type(self).__name__}: the train split has {count} image; at least 2 are needed. Add images, or train "
+                "on more of them"
+            )
+
     def load(self, split: str) -> ImageTable:
         """Return all readable images of one split."""
         return self._decode(split, self.listings()[split])
