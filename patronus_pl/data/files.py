@@ -112,8 +112,7 @@ class ImageFiles(ImageDataModule):
         super().setup(stage)
         if stage == "fit" and (count := len(self.tables["train"])) < 2:
             raise InvalidOptionError(
-                f"{type(self).__name__}: the train split has {count} image; at least 2 are needed. Add images, or train "
-                "on more of them"
+                f"{type(self).__name__}: the train split has {count} image; at least 2 are needed; add images"
             )
 
     def load(self, split: str) -> ImageTable:
