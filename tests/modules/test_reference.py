@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from patronus_pl.cli import main
 from patronus_pl.denoiser.blocks import timestep_embedding
 from patronus_pl.errors import CheckpointError
 from patronus_pl.modules import PatronusModule
@@ -367,7 +368,16 @@ def test_a_tar_of_something_else(folder: Path) -> None:
         ("'TIME_EMB_MULT': 4", "'TIME_EMB_MULT': 2", r"TIME_EMB_MULT is 2"),
         ("'NUM_PROTOS': 6", "'NUM_PROTOS': 0", r"does not describe a model .*count is 0"),
         ("'NUM_PROTOS': 6", "'NUM_PROTOS': 'six'", r"does not describe a model"),
-        ("(1, 32, 32)", "(3, 32, 32)", r"does not describe a model .*image_shape\[0\] is 3"),
+        (
+            "(1, 32, 32)",
+            "(3, 32, 32)",
+            r"4 weights differ, such as encoder.layers.0.weight: \[32, 1, 3, 3\] in the file",
+        ),
+        ("(1, 32, 64, 64, 128)", "()", r"does not describe a model"),
+        ("(1, 32, 64, 64, 128)", "1", r"does not describe a model"),
+        ("'BASE_CH': 16", "'BASE_CH': 10 ** 30", r"is no Python literal"),
+        ("'BASE_CH': 16", "'BASE_CH': 1" + 30 * "0", r"does not describe a model"),
+        ("{'BASE_CH'", "'none', 'Other': {'BASE_CH'", r"does not describe a model"),
         ("(1, 32, 32)", "32", r"does not describe a model"),
         ("'TIMESTEPS': 1000", "'TIMESTEPS': 500", r"time_blocks.0.weight is not the constant of the published code"),
         ("'NUM_PROTOS': 6", "'NUM_PROTOS': 7", r"ones is not the constant"),
@@ -407,3 +417,119 @@ def test_weights_of_something_else(folder: Path, name: str, words: str) -> None:
     torch.save(stored, folder / "ckpt.tar")
     with pytest.raises(CheckpointError, match=rf"ckpt.tar' does not fit .*{words}.*; copy both anew"):
         load_reference(folder)
+
+
+# --------------------------------------------------------------------------------------------------- as released models
+
+
+def widened(folder: Path, dataset: str = "CelebA-train") -> Path:
+    """Write the fixture as a model of RGB images whose three channels are equal: the sum over channels is unchanged.
+
+    A convolution of weights w on a grey image is one of weights w/3 a channel on that image repeated three times. The
+    last convolution predicts the grey noise in each channel.
+    """
+    folder.mkdir(parents=True)
+    stored = torch.load(FIXTURE / "ckpt.tar", weights_only=True)
+    weights = stored["model"]
+    for name in ("proactBlock.encoder.features.0.weight", "first.weight"):
+        weights[name] = weights[name].repeat(1, 3, 1, 1) / 3
+    for name in ("final.2.weight", "final.2.bias"):
+        weights[name] = torch.cat([weights[name]] * 3)
+    torch.save(stored, folder / "ckpt.tar")
+    text = (FIXTURE / "config.txt").read_text().replace("(1, 32, 32)", "(3, 32, 32)")
+    assert "'plb_channel_inputs': (1, 32," in text
+    (folder / "config.txt").write_text(text.replace("FMNIST_clean-train", dataset))
+    return folder
+
+
+def test_rgb_models_say_one_channel_for_the_encoder(tmp_path: Path, expected: dict[str, Tensor]) -> None:
+    model = load_reference(widened(tmp_path / "rgb"))
+    assert model.image_shape == (3, 32, 32)
+    colour, x_t = (expected[name].repeat(1, 3, 1, 1) for name in ("x0", "x_t"))
+    with torch.inference_mode():
+        assert_relative(model.encode(colour), expected["activations"], 1e-4)
+        eps = model.denoise(x_t, expected["t"], expected["activations"])
+        assert_relative(eps, expected["eps"].repeat(1, 3, 1, 1), 1e-4)
+
+
+TREE = "records/diffusion/patronus/CelebA_hair_smile-train/Logs_Checkpoints/checkpoints/version_1"
+
+
+@pytest.mark.parametrize("named", [".", "records", TREE, f"{TREE}/ckpt.tar"])
+def test_any_folder_above_will_do(tmp_path: Path, named: str) -> None:
+    widened(tmp_path / TREE, "CelebA_hair_smile-train")
+    (tmp_path / "records/loop").symlink_to(tmp_path, target_is_directory=True)
+    assert load_reference(tmp_path / named).image_shape == (3, 32, 32)
+
+
+def test_several_checkpoints_are_listed(tmp_path: Path) -> None:
+    for k in range(12):
+        (tmp_path / f"version_{k:02}").mkdir()
+        (tmp_path / f"version_{k:02}/ckpt.tar").touch()
+    with pytest.raises(CheckpointError) as error:
+        load_reference(tmp_path)
+    message = str(error.value)
+    assert message.startswith(f"12 checkpoints below '{tmp_path}': '{tmp_path}/version_00', ")
+    assert message.endswith("version_09' and 2 more; name one of them")
+    assert "version_10" not in message
+
+
+def test_lists_and_paths_in_the_configuration(folder: Path, model: PatronusModule) -> None:
+    text = (folder / "config.txt").read_text()
+    text = text.replace("(1, 32, 64, 64, 128)", "[1, 32, 64, 64, 128]").replace("'./'", "PosixPath('/home/user')")
+    (folder / "config.txt").write_text(text.replace("type='cuda'", "type='cuda', index=0"))
+    assert load_reference(folder).hparams == model.hparams
+    (folder / "config.txt").unlink()
+    config = configuration() | {"BaseConfig": {"DEVICE": torch.device("cuda:0"), "repo_home_dir": Path("/home/user")}}
+    (folder / "config.pickle").write_bytes(pickle.dumps(config))
+    with pytest.raises(CheckpointError, match=r"weights differ|not the constant"):  # read, and of another model
+        load_reference(folder)
+
+
+def spoilt(folder: Path, kind: str) -> Path:
+    """Spoil one thing about a checkpoint, and return what a user would name."""
+    if kind == "no folder":
+        return folder / "nowhere"
+    if kind == "empty folder":
+        (folder / "empty").mkdir()
+        return folder / "empty"
+    if kind == "another file":
+        return folder / "config.txt"
+    if kind == "truncated weights":
+        (folder / "ckpt.tar").write_bytes((folder / "ckpt.tar").read_bytes()[:1000])
+    elif kind == "no weights":
+        (folder / "ckpt.tar").write_bytes(b"")
+    elif kind == "malformed text":
+        (folder / "config.txt").write_bytes(b"{'ModelConfig': \xff\x00")
+    elif kind == "code in the pickle":
+        (folder / "config.txt").unlink()
+        (folder / "config.pickle").write_bytes(pickle.dumps(Planted(folder / "ran")))
+    elif kind == "another model":
+        text = (folder / "config.txt").read_text()
+        (folder / "config.txt").write_text(text.replace("'BASE_CH': 16", "'BASE_CH': 32"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "no folder",
+        "empty folder",
+        "another file",
+        "truncated weights",
+        "no weights",
+        "malformed text",
+        "code in the pickle",
+        "another model",
+    ],
+)
+def test_the_command_writes_nothing_from_wrong_input(
+    folder: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = spoilt(folder, kind)
+    with pytest.raises(SystemExit) as stop:
+        main(["import-reference", str(directory), f"--out={folder / 'out/model.ckpt'}"])
+    assert stop.value.code == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert not (folder / "out").exists()
+    assert not (folder / "ran").exists()
