@@ -2,6 +2,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from torch import Tensor
 
 from patronus_pl.cli import main
 from patronus_pl.denoiser.blocks import timestep_embedding
+from patronus_pl.diffusion.prediction import Epsilon
 from patronus_pl.errors import CheckpointError
 from patronus_pl.modules import PatronusModule
 from patronus_pl.modules.checkpoint import save_module
 from patronus_pl.modules.reference import load_reference
-from patronus_pl.prototypes import distinctness_loss
+from patronus_pl.objective.distinctness import distinctness_loss
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "reference_tiny"
 
@@ -61,7 +63,13 @@ def test_predicted_noise(model: PatronusModule, expected: dict[str, Tensor]) -> 
 
 
 def test_inversion_by_the_authors_loop(model: PatronusModule, expected: dict[str, Tensor]) -> None:
-    x_T = model.invert(expected["x0"][:1], expected["activations"][:1], steps=1000, last_alpha_bar=0.0)
+    """They take x_0 for the state at t = 0, and go on from t = T - 1 to ᾱ = 0."""
+    x_T, s = expected["x0"][:1], expected["activations"][:1]
+    alpha_bar = [*model.schedule.alpha_bar.double().tolist(), 0.0]
+    with torch.inference_mode():
+        for t, (here, there) in enumerate(pairwise(alpha_bar)):
+            eps = model.denoise(x_T, torch.tensor([t]), s)
+            x_T = there**0.5 * (x_T - (1 - here) ** 0.5 * eps) / here**0.5 + (1 - there) ** 0.5 * eps
     assert_relative(x_T, expected["ddim_inverted"][:1], 1e-2)
 
 
@@ -82,8 +90,9 @@ def test_receptive_field(model: PatronusModule, expected: dict[str, Tensor]) -> 
 
 
 def test_the_papers_choices(model: PatronusModule) -> None:
-    assert (model.prediction, model.standardise, model.init) == ("epsilon", False, "random")
-    assert (model.decorrelation, model.distinctness, model.distinctness_margin) == (0.0, 0.0, 0.2)
+    assert isinstance(model.prediction, Epsilon)
+    assert (model.prototypes.standardise, model.prototypes.init) == (False, "random")
+    assert model.objective is None
     assert (model.lr, model.warmup_steps, model.final_lr) == (1e-5, 0, 1.0)
     assert (model.prototypes.similarity, model.prototypes.temperature) == ("euclidean", None)
     assert (model.encoder.init, model.denoiser.dropout) == ("normal", 0.1)
@@ -145,7 +154,7 @@ def write_as_they_do(model: PatronusModule, config: dict[str, Any], folder: Path
     weights = {
         their_name(model, name): tensor
         for name, tensor in model.state_dict().items()
-        if not name.startswith(("activation_", "prototypes"))
+        if not name.startswith("prototypes")
     }
     vectors = model.prototypes.vectors.detach()[:, :, None, None]
     weights["proactBlock.prototype_vectors"], weights["proactBlock.ones"] = vectors, torch.ones_like(vectors)
@@ -219,7 +228,12 @@ def test_other_architectures(
             "strides": train["plb_layer_strides"],
             "paddings": train["plb_layer_paddings"],
         },
-        prototypes={"similarity": "euclidean", "temperature": None, "dim": train["plb_channel_inputs"][-1]},
+        prototypes={
+            "similarity": "euclidean",
+            "temperature": None,
+            "standardise": False,
+            "dim": train["plb_channel_inputs"][-1],
+        },
         denoiser={
             "base": net["BASE_CH"],
             "multipliers": net["BASE_CH_MULT"],
@@ -227,8 +241,7 @@ def test_other_architectures(
             "blocks": 2,
         },
         schedule={"timesteps": train["TIMESTEPS"]},
-        prediction="epsilon",
-        standardise=False,
+        prediction={"class_path": "patronus_pl.diffusion.prediction.Epsilon"},
     )
     write_as_they_do(original, config, tmp_path)
     loaded = load_reference(tmp_path)
@@ -245,12 +258,14 @@ def test_their_weight_of_the_distinctness_loss(folder: Path) -> None:
     (folder / "config.txt").write_text(
         text.replace("(1.0, 0.0)", "(1.0, 0.25)").replace("margin': 0.2", "margin': 0.5")
     )
-    model = load_reference(folder)
-    assert (model.distinctness, model.distinctness_margin) == (0.25, 0.5)
+    objective = load_reference(folder).objective
+    assert objective is not None
+    assert objective.distinctness is not None
+    assert (objective.distinctness.weight, objective.distinctness.margin) == (0.25, 0.5)
     (folder / "config.txt").write_text(
         text.replace("('denoiser', 'distinct')", "'denoiser'").replace("(1.0, 0.0)", "1.0")
     )
-    assert load_reference(folder).distinctness == 0
+    assert load_reference(folder).objective is None
 
 
 # -------------------------------------------------------------------------------------------------------- wrong input
