@@ -17,10 +17,10 @@ import torch
 from report import options, report
 from steps import model_of
 
-from patronus_pl.analysis.report.findings import Effort
 from patronus_pl.analysis.report.report import explain
 from patronus_pl.analysis.subject import Subject
 from patronus_pl.data import PlantedFaces
+from patronus_pl.diffusion.sampling import Sampling
 
 
 def one(m: int, steps: int, size: int, images: int, base: int) -> dict[str, float]:
@@ -31,7 +31,7 @@ def one(m: int, steps: int, size: int, images: int, base: int) -> dict[str, floa
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        explain(model, subject, folder, effort=Effort(steps=steps, batch_size=16))
+        explain(model, subject, folder, sampling=Sampling(steps, batch_size=16))
     seconds = time.perf_counter() - start
     return {
         "seconds": seconds,

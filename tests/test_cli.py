@@ -209,7 +209,7 @@ def test_explain_writes_the_report_into_the_run(run: Path) -> None:
         "--effort.instants=2",
         "--effort.measured=2",
         "--effort.levels=2",
-        "--effort.steps=2",
+        "--sampling.steps=2",
     ]
     main(["explain", str(run), "--n=4", "--effort.patches=2", *little])
     report = json.loads((run / "report.json").read_text())

@@ -15,7 +15,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from PIL import Image as PillowImage
 
-from patronus_pl.analysis.editing.decoding import encode
+from patronus_pl.analysis.editing.decoding import decode, encode
+from patronus_pl.analysis.editing.inverting import Inverted, invert
+from patronus_pl.analysis.editing.jobs import turn_up
 from patronus_pl.analysis.explain.census import census
 from patronus_pl.analysis.explain.patches import top_patches
 from patronus_pl.analysis.explain.reconstruction import reconstruct
@@ -24,6 +26,7 @@ from patronus_pl.analysis.explain.when import emergence
 from patronus_pl.analysis.pages.figures import census_picture, image_grid, matrix
 from patronus_pl.data.base import ImageDataModule
 from patronus_pl.data.image_table import ImageTable
+from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.modules import PatronusModule
 from patronus_pl.pixels import as_floats
@@ -134,26 +137,35 @@ class Pictures(pl.Callback):
     def _which(self, model: PatronusModule) -> list[int]:
         return list(range(min(self.prototypes, model.prototypes.count)))
 
+    def _inverted(self, model: PatronusModule, images: Image) -> tuple[Inverted, Image]:
+        """Invert images, and decode them again unedited."""
+        inverted = invert(model, images, Sampling(self.steps))
+        return inverted, decode(model, inverted.x_T, inverted.s, Sampling(self.steps))
+
     def _gallery(self, model: PatronusModule, table: ImageTable) -> bytes:
         which = self._which(model)
-        turned = what(model, images_of(table, range(self.edited)), which, 1, self.steps)
+        inverted, unedited = self._inverted(model, images_of(table, range(self.edited)))
+        turned = what(model, turn_up(model, inverted, unedited, which, Sampling(self.steps)))
         top = top_patches(model, batches(table, self.images), PATCHES)
         real = [images_of(table, rows) for rows in top.index[which].tolist()]
-        rows = zip(turned.before, turned.after, real, strict=True)
-        pictures = torch.stack([torch.cat(row) for row in rows])
+        pictures = torch.stack(
+            [torch.cat([turned.before(p), turned.after(p), images]) for p, images in enumerate(real)]
+        )
         boxes = torch.cat([turned.box, turned.box, top.box[which]], dim=1)
         found: list[list[Box | None]] = [[(a, b, c, d) for a, b, c, d in row] for row in boxes.tolist()]
         labels = ["as it is", "turned up", *(f"top {k + 1}" for k in range(len(real[0])))]
         return image_grid(pictures, [f"prototype {j}" for j in which], labels, found)
 
     def _emergence(self, model: PatronusModule, table: ImageTable) -> bytes:
-        timed = emergence(model, images_of(table, range(self.edited)), self._which(model), self.steps)
+        sampling = Sampling(self.steps)
+        inverted = invert(model, images_of(table, range(self.edited)), sampling)
+        timed = emergence(model, inverted, self._which(model), sampling)
         span = float(timed.t[0]), float(timed.t[-1]), float(len(timed.map)), 0.0
         return matrix(timed.map, "Emergence", "prototype", "timestep", span, 1.0)
 
     def _reconstructions(self, model: PatronusModule, table: ImageTable) -> bytes:
         images = images_of(table, range(min(8, self.images)))
-        made = reconstruct(model, images, self.steps, n_random=1)
+        made = reconstruct(model, *self._inverted(model, images), Sampling(self.steps), n_random=1)
         grid = torch.stack([images, made.inverted, made.random[0]])
         return image_grid(grid, ["original", "inverted noise", "random noise"])
 

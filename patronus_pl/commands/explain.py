@@ -8,6 +8,7 @@ from patronus_pl.analysis.report.report import explain as write_report
 from patronus_pl.analysis.subject import Subject
 from patronus_pl.commands.files import opened
 from patronus_pl.data import ImageDataModule
+from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.runs import run_folder
 
 
@@ -18,6 +19,7 @@ def explain(
     split: str = "test",
     n: int = 2000,
     effort: Effort = Effort(),  # noqa: B008  (frozen; jsonargparse shows its fields as options)
+    sampling: Sampling = Sampling(),
     seed: int = 0,
     device: str = "auto",
 ) -> None:
@@ -30,10 +32,12 @@ def explain(
         split: train, val or test.
         n: how many images of the split to look at.
         effort: how much to measure.
-        seed: of everything random.
+        sampling: how images are inverted and drawn.
+        seed: seed of everything random; it takes the place of `sampling.seed`.
         device: auto, cpu or cuda[:i].
     """
     checkpoint, model, images = opened(ckpt, data, seed, device)
     folder = Path(out) if out else run_folder(checkpoint)
-    write_report(model, Subject.of(images, split, n), str(folder), str(checkpoint), replace(effort, seed=seed))
+    subject = Subject.of(images, split, n)
+    write_report(model, subject, str(folder), str(checkpoint), effort, replace(sampling, seed=seed))
     print(f"report -> {folder / 'report.html'}")

@@ -9,10 +9,12 @@ from lightning.pytorch.cli import instantiate_module
 from patronus_pl.analysis.report.findings import Effort
 from patronus_pl.analysis.subject import Subject
 from patronus_pl.data import PlantedFaces
+from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.modules import PatronusModule
 from tests.conftest import tiny_configuration
 
-LITTLE = Effort(edited=3, levels=3, candidates=4, timed=2, instants=3, measured=4, patches=4, steps=2)
+LITTLE = Effort(edited=3, levels=3, candidates=4, timed=2, instants=3, measured=4, patches=4)
+FEW = Sampling(2)
 
 
 def tiny_model(count: int, channels: int = 3) -> PatronusModule:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from patronus_pl.analysis.report.report import explain
-from tests.analysis.subjects import LITTLE, faces, tiny_model, with_ranges
+from tests.analysis.subjects import FEW, LITTLE, faces, tiny_model, with_ranges
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="drives the browser: pip install selenium")
 ui = pytest.importorskip("selenium.webdriver.support.ui", reason="drives the browser: pip install selenium")
@@ -24,7 +24,7 @@ PROTOTYPES = 4
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     out, subject = tmp_path_factory.mktemp("report"), faces()
-    explain(with_ranges(tiny_model(PROTOTYPES), subject), subject, str(out), effort=LITTLE)
+    explain(with_ranges(tiny_model(PROTOTYPES), subject), subject, str(out), effort=LITTLE, sampling=FEW)
     return (out / "report.html").as_uri()
 
 

@@ -27,8 +27,12 @@ class Inverted(NamedTuple):
     """The noise from which DDIM, given `s`, leads back to the images; shape (n, c, h, w). Its norm is bounded, see
     `no_louder_than_noise`."""
 
-    def take(self, rows: Sequence[int] | slice) -> "Inverted":
-        """Return the given rows, so that a set of images is inverted once and its parts are used by several tools."""
+    def first(self, count: int) -> "Inverted":
+        """Return the first images only, so that several tools share one inversion."""
+        return Inverted(self.images[:count], self.s[:count], self.x_T[:count])
+
+    def take(self, rows: Sequence[int]) -> "Inverted":
+        """Return the images of the given rows, in their order."""
         return Inverted(self.images[rows], self.s[rows], self.x_T[rows])
 
 

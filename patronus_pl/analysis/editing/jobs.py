@@ -1,13 +1,20 @@
-"""Edits of many prototypes in many images, cut into batches: the loop that what, faithfulness and when share."""
+"""Edits of many prototypes in many images, a batch at a time."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from patronus_pl.analysis.disk_array import DiskArray
+from patronus_pl.analysis.editing.changes import chosen
 from patronus_pl.analysis.editing.inverting import Inverted
+from patronus_pl.analysis.evaluating import evaluating
+from patronus_pl.diffusion.sampling import Sampling
+from patronus_pl.modules import PatronusModule
+from patronus_pl.types import Image
 
 
 class Job(NamedTuple):
@@ -40,3 +47,61 @@ def jobs(
         s = inverted.s[image].repeat_interleave(v, 0)
         s[torch.arange(len(s)), index[which].repeat_interleave(v)] = values[which].flatten()
         yield Job(which, image, inverted.x_T[image].repeat_interleave(v, 0).to(device), s.to(device))
+
+
+@dataclass(frozen=True)
+class TurnedUp:
+    """n images in which each of p prototypes is turned up to the high end of its own range; see `turn_up`.
+
+    Attributes:
+        prototypes: (p,) their indices.
+        inverted: the n images, their activations and their noise.
+        unedited: (n, c, h, w) the images decoded from the same noise under their own activations.
+        pictures: (p, n or more, c, h, w) floats in [-1, 1], on disk: `pictures[p, k]` reads one.
+        s: (p, n, m) activations of these pictures, encoded again.
+    """
+
+    prototypes: Int[Tensor, " p"]
+    inverted: Inverted
+    unedited: Image
+    pictures: DiskArray
+    s: Float[Tensor, "p n m"]
+
+    def first(self, count: int) -> "TurnedUp":
+        """Return the same for the first images only."""
+        return replace(self, inverted=self.inverted.first(count), unedited=self.unedited[:count], s=self.s[:, :count])
+
+
+@evaluating
+def turn_up(
+    model: PatronusModule,
+    inverted: Inverted,
+    unedited: Image,
+    prototypes: Sequence[int] | None = None,
+    sampling: Sampling = Sampling(),
+) -> TurnedUp:
+    """Decode each image with each prototype turned up to the high end of its own range, everything else unchanged.
+
+    Costs n · p images of `sampling.steps` steps each.
+
+    Args:
+        model: the model, whose `activation_high` is the 98th percentile of its data.
+        inverted: n images, inverted with the same steps.
+        unedited: (n, c, h, w) the same images decoded under their own activations, as `decode` returns them.
+        prototypes: p indices; None for all m.
+        sampling: steps, sampler and batch size.
+
+    Raises:
+        InvalidOptionError: a prototype that does not exist.
+    """
+    indices = chosen(model, prototypes)
+    index, n = torch.tensor(indices), len(inverted.s)
+    pictures = DiskArray((len(index), n, *unedited.shape[1:]), torch.float32)
+    s = torch.zeros(len(index), n, model.prototypes.count)
+    highest = model.activation_high.cpu()[index, None]
+    for job in jobs(inverted, indices, highest, sampling.batch_size, model.device):
+        x = model.decode(job.x_T, job.s, sampling.steps, sampling.sampler)
+        s[job.prototype, job.image] = model.encode(x).to(s)
+        for p, k, picture in zip(job.prototype.tolist(), job.image.tolist(), x.cpu(), strict=True):
+            pictures[p, k] = picture
+    return TurnedUp(index, inverted, unedited, pictures, s)

@@ -1,6 +1,5 @@
 """The faithfulness card: does the picture follow the activations, and only where and what was asked?"""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,13 +8,11 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from patronus_pl.analysis.disk_array import DiskArray
-from patronus_pl.analysis.editing.changes import chosen
-from patronus_pl.analysis.editing.decoding import decode
-from patronus_pl.analysis.editing.inverting import PSNR_FLOOR, invert
-from patronus_pl.analysis.editing.jobs import jobs
+from patronus_pl.analysis.editing.inverting import PSNR_FLOOR
+from patronus_pl.analysis.editing.jobs import TurnedUp, jobs
 from patronus_pl.analysis.evaluating import evaluating
 from patronus_pl.analysis.explain.where import locate
-from patronus_pl.diffusion.sampling import Sampler, Sampling
+from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.metrics import psnr
 from patronus_pl.modules import PatronusModule
@@ -42,7 +39,7 @@ class Faithfulness:
             NaN where nothing changes.
         box_share: (p,) share of the image that this box covers: what `inside_box` would be by chance.
         round_trip_psnr: (n,) of each image decoded under its own activations, in dB.
-        flagged: (n,) whether that is below `edit.PSNR_FLOOR`.
+        flagged: (n,) whether that is below `PSNR_FLOOR`.
         pictures: (p, kept, v, c, h, w) bytes: the edited images that were to be kept, in a file: `pictures[p]` reads
             those of the p-th prototype.
     """
@@ -92,68 +89,72 @@ class Faithfulness:
 @evaluating
 def faithfulness(
     model: PatronusModule,
-    images: Image,
-    prototypes: Sequence[int] | None = None,
+    turned_up: TurnedUp,
     levels: int = 5,
-    steps: int = 20,
-    sampler: Sampler = "dpm++",
-    batch_size: int = 64,
+    sampling: Sampling = Sampling(),
     keep: int = 0,
 ) -> Faithfulness:
-    """Move each prototype through its own range, decode from the inverted noise, encode again.
+    """Move each prototype through its own range, decode from the inverted noise, and encode again.
 
-    Costs n · p · levels images of `steps` steps each.
+    The high end is `turned_up` already; the other values cost n · p · (levels - 1) images of `sampling.steps` steps.
 
     Args:
         model: the model, whose `activation_low` and `activation_high` are the 2nd and 98th percentile of its data.
-        images: (n, c, h, w) in [-1, 1]; a dozen or two.
-        prototypes: which; None for all m.
-        levels: values from low to high, at least 2.
-        steps: of inversion and sampler.
-        sampler: of the edited images.
-        batch_size: images at a time.
-        keep: of how many images, the first ones, the edited pictures are kept.
+        turned_up: p prototypes turned up in n images, a dozen or two.
+        levels: values from the low to the high end, evenly spaced; at least 2.
+        sampling: steps, sampler and batch size, those of `turned_up`.
+        keep: how many images' pictures are kept, the first ones.
 
     Raises:
-        InvalidOptionError: a prototype that does not exist, or fewer than two levels.
+        InvalidOptionError: fewer than two levels.
     """
     if levels < 2:
         raise InvalidOptionError(f"levels is {levels}; to move a prototype takes at least 2")
-    indices = chosen(model, prototypes)
-    index = torch.tensor(indices)
+    index, inverted, m = turned_up.prototypes, turned_up.inverted, model.prototypes.count
     low, high = model.activation_low.cpu()[index], model.activation_high.cpu()[index]
     values = low[:, None] + torch.linspace(0, 1, levels) * (high - low)[:, None]
-    parts = invert(model, images, Sampling(steps, batch_size=batch_size))
-    realised = torch.zeros(len(index), len(images), levels, model.prototypes.count)
-    pictures = DiskArray((len(index), min(keep, len(images)), levels, *images.shape[1:]))
-    inside, area = torch.zeros(2, len(index), len(images)).unbind()
-    for job in jobs(parts, indices, values, batch_size, model.device):
-        x = model.decode(job.x_T, job.s, steps, sampler)
+    n, shape = len(inverted.s), inverted.images.shape[1:]
+    realised = torch.cat([torch.zeros(len(index), n, levels - 1, m), turned_up.s[:, :, None]], dim=2)
+    pictures = DiskArray((len(index), min(keep, n), levels, *shape))
+    inside, area = torch.zeros(2, len(index), n).unbind()
+    for job in jobs(inverted, index.tolist(), values[:, :-1], sampling.batch_size, model.device):
+        x = model.decode(job.x_T, job.s, sampling.steps, sampling.sampler)
         at = job.prototype, job.image
-        realised[at] = model.encode(x).to(realised).reshape(-1, levels, model.prototypes.count)
-        x = x.reshape(-1, levels, *images.shape[1:])
-        for p, k, edited in zip(job.prototype.tolist(), job.image.tolist(), as_bytes(x.cpu()), strict=True):
+        realised[job.prototype, job.image, :-1] = model.encode(x).to(realised).reshape(-1, levels - 1, m)
+        pairs = list(zip(job.prototype.tolist(), job.image.tolist(), strict=True))
+        highest = torch.stack([turned_up.pictures[pair] for pair in pairs])
+        x = torch.cat([x.cpu().reshape(-1, levels - 1, *shape), highest[:, None]], dim=1)
+        for (p, k), edited in zip(pairs, as_bytes(x), strict=True):
             if k < keep:
                 pictures[p, k] = edited
-        inside[at], area[at] = _inside_box(model, x[:, 0], x[:, -1], index[job.prototype], batch_size)
-    sigma = _deviation(model)
+        inside[at], area[at] = _inside_box(model, x[:, 0], highest, index[job.prototype], sampling.batch_size)
     own = realised[torch.arange(len(index)), :, :, index]
-    swing = realised[:, :, -1] - realised[:, :, 0]
-    span = torch.where(high > low, high - low, torch.nan)
-    quality = psnr(decode(model, parts.x_T, parts.s, Sampling(steps, sampler, batch_size=batch_size)), parts.images)
+    quality = psnr(turned_up.unedited, inverted.images)
     return Faithfulness(
         prototypes=index,
         requested=values,
         realised=own.mean(1),
-        slope=(own[:, :, -1] - own[:, :, 0]).mean(1) / span,
-        rank_correlation=_rank_correlation(own).mean(1).where(high > low, torch.nan),
-        leakage=swing.abs().mean(1) / sigma / (span / sigma[index])[:, None],
+        slope=(own[:, :, -1] - own[:, :, 0]).mean(1) / _span(low, high),
+        rank_correlation=rank_correlation(own).mean(1).where(high > low, torch.nan),
+        leakage=_leakage(realised[:, :, -1] - realised[:, :, 0], _deviation(model), index, _span(low, high)),
         inside_box=inside.nanmean(1),
         box_share=area.mean(1),
         round_trip_psnr=quality,
         flagged=quality < PSNR_FLOOR,
         pictures=pictures,
     )
+
+
+def _span(low: Float[Tensor, " p"], high: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
+    """Return the width of each range; NaN where there is none to move in."""
+    return torch.where(high > low, high - low, torch.nan)
+
+
+def _leakage(
+    swing: Float[Tensor, "p n m"], sigma: Float[Tensor, " m"], index: Int[Tensor, " p"], span: Float[Tensor, " p"]
+) -> Float[Tensor, "p m"]:
+    """Return mean |Δs_k| / σ_k ÷ requested |Δs_j| / σ_j, the mean over images."""
+    return swing.abs().mean(1) / sigma / (span / sigma[index])[:, None]
 
 
 NORMAL_RANGE = 4.107
@@ -180,13 +181,10 @@ def _inside_box(
     return (change * mask).sum((1, 2)) / change.sum((1, 2)), mask.float().mean((1, 2))
 
 
-def _rank_correlation(values: Float[Tensor, "*shape v"]) -> Float[Tensor, "*shape"]:
+def rank_correlation(values: Float[Tensor, "*shape v"]) -> Float[Tensor, "*shape"]:
     """Spearman's of the values against their order; ties have the mean rank, and constant values 0."""
     ranks = torch.from_numpy(rankdata(values.numpy(), axis=-1)).float()
     order = torch.arange(values.shape[-1]).float()
     x, y = ranks - ranks.mean(-1, keepdim=True), order - order.mean()
     correlation: Tensor = (x @ y) / (x.norm(dim=-1) * y.norm()).clamp_min(1e-12)
     return correlation
-
-
-# ---- is s used at all? -----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Images decoded from their own activations."""
+"""Reconstruction: how much of an image its activations hold, with and without its own noise."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patronus_pl.analysis.editing.decoding import decode
-from patronus_pl.analysis.editing.inverting import invert
+from patronus_pl.analysis.editing.inverting import Inverted
 from patronus_pl.analysis.evaluating import evaluating
 from patronus_pl.diffusion import NoiseSource
-from patronus_pl.diffusion.sampling import Sampler, Sampling
+from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.metrics import mse, psnr
 from patronus_pl.modules import PatronusModule
 from patronus_pl.types import Image
@@ -18,15 +18,15 @@ from patronus_pl.types import Image
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What `reconstruct` made of n images, once from their inverted noise and r times from random noise.
+    """n images decoded from their own activations, once from their inverted noise and r times from random noise.
 
     Attributes:
-        inverted: (n, c, h, w) same s, inverted x_T.
-        random: (r, n, c, h, w) same s, random x_T: what s alone holds of the image.
-        mse_inverted: (n,) in units of [-1, 1].
-        psnr_inverted: (n,) dB.
-        mse_random: (r, n).
-        psnr_random: (r, n) dB.
+        inverted: (n, c, h, w) decoded from the inverted noise, in [-1, 1].
+        random: (r, n, c, h, w) decoded from random noise: what s alone holds of the image.
+        mse_inverted: (n,) mean squared error of the former; the images are in [-1, 1].
+        psnr_inverted: (n,) the same in dB.
+        mse_random: (r, n) mean squared error of the latter.
+        psnr_random: (r, n) the same in dB.
     """
 
     inverted: Image
@@ -37,7 +37,7 @@ class Reconstruction:
     psnr_random: Float[Tensor, "r n"]
 
     def summary(self) -> dict[str, int | float]:
-        """Plain numbers: means over the images."""
+        """Return means over the images as plain numbers."""
         return {
             "mse_inverted": float(self.mse_inverted.mean()),
             "psnr_inverted": float(self.psnr_inverted.mean()),
@@ -48,21 +48,25 @@ class Reconstruction:
 
 @evaluating
 def reconstruct(
-    model: PatronusModule,
-    images: Image,
-    steps: int = 20,
-    n_random: int = 3,
-    sampler: Sampler = "dpm++",
-    seed: int = 0,
-    batch_size: int = 64,
+    model: PatronusModule, inverted: Inverted, unedited: Image, sampling: Sampling, n_random: int = 3
 ) -> Reconstruction:
-    """Decode images from their own activations: with the noise of their inversion, and with random noise."""
-    parts = invert(model, images, Sampling(steps, batch_size=batch_size))
-    noise = NoiseSource(seed, range(len(images)))
-    x_T = torch.stack([parts.x_T, *(noise(images.shape) for _ in range(n_random))])
-    s = parts.s.repeat(1 + n_random, 1)
-    pictures = decode(model, x_T.flatten(0, 1), s, Sampling(steps, sampler, batch_size=batch_size))
-    originals = parts.images.repeat(1 + n_random, 1, 1, 1)
-    squared, decibels = (measure(pictures, originals).reshape(-1, len(images)) for measure in (mse, psnr))
-    pictures = pictures.reshape(-1, *images.shape)
-    return Reconstruction(pictures[0], pictures[1:], squared[0], decibels[0], squared[1:], decibels[1:])
+    """Compare images decoded from their own activations with the originals: from inverted and from random noise.
+
+    Costs n · n_random images of `sampling.steps` steps each.
+
+    Args:
+        model: the model.
+        inverted: n images.
+        unedited: (n, c, h, w) the same images decoded from their inverted noise, as `decode` returns them.
+        sampling: how images are decoded from random noise; its seed is that of the noise.
+        n_random: r, how often each image is decoded from random noise.
+    """
+    n = len(unedited)
+    noise = NoiseSource(sampling.seed, range(n))
+    x_T = torch.cat([noise(unedited.shape) for _ in range(n_random)])
+    made = decode(model, x_T, inverted.s.repeat(n_random, 1), sampling)
+    pictures = torch.cat([unedited, made])
+    originals = inverted.images.repeat(1 + n_random, 1, 1, 1)
+    squared, decibels = (measure(pictures, originals).reshape(-1, n) for measure in (mse, psnr))
+    random = made.reshape(n_random, *unedited.shape)
+    return Reconstruction(unedited, random, squared[0], decibels[0], squared[1:], decibels[1:])

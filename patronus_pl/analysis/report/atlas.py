@@ -88,7 +88,7 @@ def _turned_up(model: PatronusModule, findings: Findings, j: int) -> tuple[Pictu
     """The images in which a prototype shows best, as they are and turned up; and the patches that then resemble it."""
     shown, field = findings.what, model.encoder.receptive_field
     found = as_boxes(shown.box[j])
-    before, after = shown.before[j], shown.after[j]
+    before, after = shown.before(j), shown.after(j)
     pairs = Picture.of(torch.stack([before, after]), 96, [found, found])
     small = shrink(after[None])[0]
     share = small.shape[-2] / after.shape[-2]
@@ -251,7 +251,7 @@ def draw_files(model: PatronusModule, findings: Findings, subject: Subject) -> I
     for j in range(model.prototypes.count):
         images, boxes = _top_images(findings, subject, j)
         shown = findings.what
-        pair, found = torch.stack([shown.before[j], shown.after[j]]), as_boxes(shown.box[j])
+        pair, found = torch.stack([shown.before(j), shown.after(j)]), as_boxes(shown.box[j])
         yield f"prototype_{j:03d}_what.png", figures.image_grid(pair, ["as it is", "turned up"], boxes=[found, found])
         yield f"prototype_{j:03d}_patches.png", figures.image_grid(images[None], boxes=[boxes])
         yield f"prototype_{j:03d}_edits.png", figures.image_grid(_edits(findings, j), column_labels=levels)

@@ -1,23 +1,50 @@
-"""What a report rests on: which images, how much effort, and all that was found."""
+"""What a report rests on: how much effort, all that was found, and `find`, which measures it."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patronus_pl.analysis.attributes.reading import AttributeReading
-from patronus_pl.analysis.explain.census import Census
-from patronus_pl.analysis.explain.consistency import Consistency
-from patronus_pl.analysis.explain.faithfulness import Faithfulness
-from patronus_pl.analysis.explain.patches import TopPatches
-from patronus_pl.analysis.explain.reconstruction import Reconstruction
-from patronus_pl.analysis.explain.survival import Commitment
-from patronus_pl.analysis.explain.use import TIMES, UseRatio
-from patronus_pl.analysis.explain.what import What
+from patronus_pl.analysis.attributes.reading import AttributeReading, best_attribute
+from patronus_pl.analysis.editing.decoding import decode, encode
+from patronus_pl.analysis.editing.inverting import invert
+from patronus_pl.analysis.editing.jobs import turn_up
+from patronus_pl.analysis.explain.census import Census, census
+from patronus_pl.analysis.explain.commitment import Commitment, commitment
+from patronus_pl.analysis.explain.consistency import Consistency, consistency
+from patronus_pl.analysis.explain.faithfulness import Faithfulness, faithfulness
+from patronus_pl.analysis.explain.patches import TopPatches, top_patches
+from patronus_pl.analysis.explain.reconstruction import Reconstruction, reconstruct
+from patronus_pl.analysis.explain.untrained import untrained
+from patronus_pl.analysis.explain.use import TIMES, UseRatio, use_ratio
+from patronus_pl.analysis.explain.what import What, what
 from patronus_pl.analysis.explain.when import Emergence
-from patronus_pl.diffusion.sampling import Sampler
-from patronus_pl.metrics import PointingGame
+from patronus_pl.analysis.explain.where import point_at_parts
+from patronus_pl.analysis.progress import counting
+from patronus_pl.analysis.protocol import FOLDS
+from patronus_pl.analysis.ranges import set_ranges, unmeasured
+from patronus_pl.analysis.subject import Subject
+from patronus_pl.diffusion.sampling import Sampling
+from patronus_pl.errors import InvalidOptionError
+from patronus_pl.metrics import PointingGame, linear_probe, mean_image_error
+from patronus_pl.modules import PatronusModule
+from patronus_pl.pixels import as_floats
 from patronus_pl.types import Activations
+
+RANDOM = 3
+"""How often each image is reconstructed from random noise."""
+BEST = 3
+"""Of the candidate images, how many are kept for each prototype."""
+USED = 128
+"""Images on which the use of s is measured, and of which the timed ones are chosen."""
+READ = 0.75
+"""AUROC from which on a prototype may be named after an attribute, and after the part that shows it."""
+NULL_IMAGES, NULL_PROTOTYPES = 4, 8
+"""Images and prototypes on which the untrained model is measured: it is about the same everywhere."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +52,14 @@ class Effort:
     """How much to measure. The defaults keep 30 prototypes of 32 × 32 pixels within two minutes on two cores.
 
     Attributes:
-        edited: images whose prototypes are moved, and shown.
+        edited: images in which every prototype is moved through its range; they are shown too.
         levels: values from the low to the high end of a prototype's range, at least 2.
         candidates: images in which each prototype is turned up; those that show it best are kept.
-        timed: images on which emergence is timed: of the first ones, those in which prototypes have room to rise.
-        instants: timesteps at which emergence is looked at, and an edit is taken back; at least 2.
+        timed: images on which emergence is timed: of the first 128, those in which prototypes have room to rise.
+        instants: timesteps at which emergence is looked at and an edit is taken back, which are also the steps of these
+            runs; at least 2.
         measured: images that are reconstructed.
         patches: top patches a prototype, at least 2.
-        steps: of inversion and samplers, but for emergence, where they are the instants.
-        sampler: of reconstructions and edits.
-        seed: of all noise and resampling.
-        batch_size: images at a time.
     """
 
     edited: int = 6
@@ -45,54 +69,44 @@ class Effort:
     instants: int = 10
     measured: int = 24
     patches: int = 12
-    steps: int = 20
-    sampler: Sampler = "dpm++"
-    seed: int = 0
-    batch_size: int = 64
 
-    def evaluations(self, prototypes: int, images: int) -> int:
-        """How often the denoiser will see an image."""
-        counts = self.edited, self.candidates, self.timed, self.measured
-        edited, candidates, timed, measured = (min(count, images) for count in counts)
-        inversions = (edited + candidates + measured) * (self.steps + 1) + 2 * timed * (self.instants + 1)
-        turned = candidates * (prototypes + 1) + prototypes * min(BEST, candidates)
-        moved = edited * (prototypes * self.levels + 1)
-        timing = timed * ((prototypes + 2) + prototypes * self.instants)
-        sampled = (turned + moved + measured * (1 + RANDOM)) * self.steps + timing * self.instants
-        return inversions + sampled + 2 * len(TIMES) * min(USED, images)
+    @property
+    def inverted(self) -> int:
+        """How many images are inverted for edits and reconstructions: the first ones, which all of these share."""
+        return max(self.edited, self.candidates, self.measured)
 
-
-RANDOM = 3
-"""Random x_T a reconstruction."""
-BEST = 3
-"""Of the candidates: how many are kept a prototype."""
-USED = 128
-"""Images on which it is measured."""
-READ = 0.75
-"""AUROC from which on a prototype may be named after an attribute, and after its part."""
+    def evaluations(self, prototypes: int, images: int, steps: int) -> int:
+        """Count the images that pass the denoiser, for the progress bar; those of the untrained model do not."""
+        counts = self.edited, self.candidates, self.timed, self.measured, self.inverted
+        edited, candidates, timed, measured, inverted = (min(count, images) for count in counts)
+        inversions = inverted * (steps + 1) + timed * (self.instants + 1)
+        moved = prototypes * (max(edited, candidates) + edited * (self.levels - 1))
+        sampled = (inverted + moved + measured * RANDOM) * steps
+        timing = timed * self.instants * (1 + prototypes * self.instants)
+        return inversions + sampled + timing + 2 * len(TIMES) * min(USED, images)
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found; see the functions of the same names.
+    """Everything that a report tells. The fields are what the functions of the same names return.
 
     Attributes:
-        activations: (n, m) of all images.
-        census: dead, duplicate, global.
+        activations: (n, m) activations of all images.
+        census: which prototypes are dead, duplicate or global.
         top: the patches that resemble each prototype most.
-        consistency: of those patches.
+        consistency: how alike those patches are.
         reading: which prototype reads which attribute.
         probe: (a,) held-out AUROC of a linear probe on all prototypes; NaN where there is none.
-        pointing: a pointing game an attribute, by the centres of patches; empty if no parts are known.
-        seeing: the same by their boxes.
-        use: is s used?
-        reconstruction: with inverted and random noise.
-        mean_image_error: mean squared error of the mean image: what knowing nothing of an image costs.
+        pointing: a pointing game for each attribute, by the centres of patches; empty if no parts are known.
+        seeing: the same by the boxes of patches.
+        use: whether the denoiser uses s.
+        reconstruction: images decoded from inverted and from random noise.
+        mean_image_error: mean squared error of the mean image, which is what one gets who knows nothing of an image.
         what: each prototype turned up, in the images where that shows best.
-        faithfulness: of edits.
+        faithfulness: how well pictures follow edits.
         untrained: the same for a model of this architecture before its first step.
-        emergence: when the picture shows what was turned up.
-        commitment: when that is decided.
+        emergence: at which step the picture shows what was turned up.
+        commitment: at which step that is decided.
         area: (m,) share of the image that the part covers whose attribute a prototype reads; NaN where no part is
             known, or the prototype reads it worse than `READ`.
     """
@@ -117,18 +131,165 @@ class Findings:
 
     @property
     def legibility(self) -> Float[Tensor, " m"]:
-        """(m,) slope · (1 - leakage) · (2 AUROC - 1): moves when asked, alone, and reads an attribute; 0 if unmoved.
+        """Return slope · (1 - leakage) · (2 AUROC - 1) of each prototype, shape (m,), in [0, 1].
 
-        Slope and leakage are held in [0, 1]; the last factor, of the best attribute, is left out if there are none.
+        It is high for a prototype that moves when asked, moves alone and reads an attribute. Slope and leakage are
+        clamped to [0, 1]; a prototype without a range has 0; without attributes the last factor is left out.
         """
-        alone = 1 - self.faithfulness.leakage_mean.nan_to_num(0.0).clamp(0, 1)  # a single one cannot leak
+        alone = 1 - self.faithfulness.leakage_mean.nan_to_num(0.0).clamp(0, 1)  # a single prototype cannot leak
         moved = (self.faithfulness.slope.clamp(0, 1) * alone).nan_to_num(0.0)
         read = (2 * self.reading.attribute_auroc - 1).nan_to_num(0.0)
         return moved * read if len(self.reading.names) else moved
 
     def by_legibility(self) -> list[int]:
-        """Prototypes, the most legible first; of several that read one attribute, the best comes before all others."""
+        """Return all prototypes, the most legible first.
+
+        The best reader of each attribute comes before all prototypes that read an attribute which another reads better.
+        """
         order = self.legibility.argsort(descending=True, stable=True).tolist()
         attributes = [int(self.reading.attribute[j]) for j in order]
         first = [j for k, j in enumerate(order) if attributes[k] < 0 or attributes[k] not in attributes[:k]]
         return first + [j for j in order if j not in first]
+
+
+# ---- measuring -------------------------------------------------------------------------------------------------------
+
+
+def find(model: PatronusModule, subject: Subject, effort: Effort, sampling: Sampling) -> Findings:
+    """Measure everything, with a progress bar.
+
+    A model whose ranges were never measured, as an imported one, is given those of the subject's images.
+
+    Raises:
+        InvalidOptionError: fewer than two images.
+    """
+    n, size, seed = len(subject.images), sampling.batch_size, sampling.seed
+    if n < 2:
+        raise InvalidOptionError(f"a report on {n} image(s) says nothing of variation; give at least 2")
+    with counting(model.denoiser, effort.evaluations(model.prototypes.count, n, sampling.steps)) as say:
+        say("activations")
+        activations = torch.cat([encode(model, batch["image"], size) for batch in _batches(subject, size)])
+        if unmeasured(model):
+            set_ranges(model, activations)
+        say("patches")
+        top = top_patches(model, _batches(subject, size), effort.patches, seed=seed)
+        reading = best_attribute(activations, torch.from_numpy(subject.attributes), subject.attribute_names)
+        pointing, seeing = _pointing(model, subject, reading, size)
+        say("use of s")
+        times = [t * model.schedule.timesteps // 1000 for t in TIMES]
+        use = use_ratio(model, subject.first(USED), times, seed, size)
+        reconstruction, turned, moved = _edits(model, subject, effort, sampling, say)
+        say("when")
+        decided, curves = _timing(model, subject, activations, effort, sampling)
+        say("untrained model")
+        null = _untrained(model, subject, effort, sampling)
+    return Findings(
+        activations=activations,
+        census=census(activations, model.prototypes.vectors.detach(), top.spread),
+        top=top,
+        consistency=consistency(top.features, top.random_features, seed),
+        reading=reading,
+        probe=_probe(activations, subject, seed),
+        pointing=pointing,
+        seeing=seeing,
+        use=use,
+        reconstruction=reconstruction,
+        mean_image_error=mean_image_error(as_floats(batch["image"]) for batch in _batches(subject, size)),
+        what=turned,
+        faithfulness=moved,
+        untrained=null,
+        emergence=curves,
+        commitment=decided,
+        area=part_areas(subject, reading),
+    )
+
+
+def _batches(subject: Subject, size: int) -> Iterator[dict[str, Any]]:
+    for start in range(0, len(subject.images), size):
+        rows = slice(start, start + size)
+        yield {"image": torch.from_numpy(np.ascontiguousarray(subject.images[rows])), "id": list(subject.ids[rows])}
+
+
+def _edits(
+    model: PatronusModule, subject: Subject, effort: Effort, sampling: Sampling, say: Callable[[str], None]
+) -> tuple[Reconstruction, What, Faithfulness]:
+    """Invert the first images once, and turn every prototype up in them once, for all that needs it."""
+    say("inversion")
+    inverted = invert(model, subject.first(effort.inverted), sampling)
+    unedited = decode(model, inverted.x_T, inverted.s, sampling)
+    say("reconstructions")
+    k = effort.measured
+    reconstruction = reconstruct(model, inverted.first(k), unedited[:k], sampling, RANDOM)
+    say("what")
+    k = max(effort.candidates, effort.edited)
+    turned_up = turn_up(model, inverted.first(k), unedited[:k], None, sampling)
+    turned = what(model, turned_up.first(effort.candidates), BEST, sampling.batch_size)
+    say("edits")
+    moved = faithfulness(model, turned_up.first(effort.edited), effort.levels, sampling, keep=effort.edited)
+    return reconstruction, turned, moved
+
+
+def _timing(
+    model: PatronusModule, subject: Subject, activations: Activations, effort: Effort, sampling: Sampling
+) -> tuple[Commitment, Emergence]:
+    """Time edits in the images that have room for them; a step of these runs is an instant."""
+    roomy = most_room(activations[:USED], model.activation_low, model.activation_high, effort.timed)
+    steps = replace(sampling, steps=effort.instants)
+    inverted = invert(model, subject.first(USED)[roomy], steps)
+    return commitment(model, inverted, None, effort.instants, steps)
+
+
+def most_room(s: Activations, low: Float[Tensor, " m"], high: Float[Tensor, " m"], count: int) -> list[int]:
+    """Choose images in which, taken together, every prototype can be turned up: where it is high, no edit shows.
+
+    One by one the image is taken that adds most to Σ_j √(room of j so far), where the room of prototype j in an image
+    is the share of its range that lies above s_j.
+    """
+    room = ((high.cpu() - s) / (high - low).cpu().clamp_min(1e-12)).clamp(0, 1)
+    found: list[int] = []
+    for _ in range(min(count, len(s))):
+        value = (room[found].sum(0) + room).sqrt().sum(1)
+        value[found] = -1.0
+        found.append(int(value.argmax()))
+    return found
+
+
+def _untrained(model: PatronusModule, subject: Subject, effort: Effort, sampling: Sampling) -> Faithfulness:
+    """Measure the faithfulness of a model before its first step, for a few prototypes spread evenly over all."""
+    fresh, count = untrained(model, subject.first(USED), sampling.seed, sampling.batch_size), model.prototypes.count
+    which = sorted({count * k // NULL_PROTOTYPES for k in range(NULL_PROTOTYPES)})
+    inverted = invert(fresh, subject.first(min(NULL_IMAGES, effort.edited)), sampling)
+    unedited = decode(fresh, inverted.x_T, inverted.s, sampling)
+    return faithfulness(fresh, turn_up(fresh, inverted, unedited, which, sampling), effort.levels, sampling)
+
+
+def _probe(activations: Activations, subject: Subject, seed: int) -> Float[Tensor, " a"]:
+    y = subject.attributes
+    if len(y) < FOLDS or not ((y == 0).any(0) & (y == 1).any(0)).any():
+        return torch.full((y.shape[1],), torch.nan)
+    return torch.from_numpy(linear_probe(activations, y, FOLDS, seed).per_attribute).float()
+
+
+def _pointing(
+    model: PatronusModule, subject: Subject, reading: AttributeReading, batch_size: int
+) -> tuple[list[PointingGame], list[PointingGame]]:
+    if subject.masks is None:
+        return [], []
+    k = len(subject.masks)
+    attributes, masks = torch.from_numpy(subject.attributes[:k]), torch.from_numpy(subject.masks)
+    best, signs = reading.prototype.tolist(), reading.prototype_sign.tolist()
+    return point_at_parts(model, subject.first(k), attributes, masks, best, signs, batch_size)
+
+
+def part_areas(subject: Subject, reading: AttributeReading) -> Float[Tensor, " m"]:
+    """Return the share of the image that the part covers whose attribute each prototype reads, shape (m,).
+
+    It is the mean over the images in which the part is visible; NaN where no part is known, or the prototype reads the
+    attribute with an AUROC below `READ`.
+    """
+    unknown = torch.full((len(reading.attribute),), torch.nan)
+    if subject.masks is None or not len(reading.names):
+        return unknown
+    shares = torch.from_numpy(subject.masks).float().mean((2, 3))
+    of_part = shares.where(shares > 0, torch.nan).nanmean(0)
+    return of_part[reading.attribute].where((reading.attribute >= 0) & (reading.attribute_auroc >= READ), unknown)

@@ -1,4 +1,4 @@
-"""`explain`: one page that a newcomer understands, the pictures on it as files, and every number as JSON."""
+"""`explain`: write a page that a newcomer understands, the pictures on it as files, and every number as JSON."""
 
 import json
 import os
@@ -7,49 +7,62 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from patronus_pl.analysis.editing.inverting import PSNR_FLOOR
+from patronus_pl.analysis.explain.when import order
+from patronus_pl.analysis.protocol import plain, versions
 from patronus_pl.analysis.report.atlas import draw_files, render
-from patronus_pl.analysis.report.find import find
-from patronus_pl.analysis.report.findings import Effort, Findings
-from patronus_pl.analysis.report.report_numbers import report_numbers
+from patronus_pl.analysis.report.findings import Effort, Findings, find
 from patronus_pl.analysis.subject import Subject
+from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.errors import OutputError
 from patronus_pl.modules import PatronusModule
 
 PICTURES = "report_images"
 """Folder of the PNG files beside the page; it belongs to the report and is replaced as a whole."""
+SCHEMA_VERSION = 1
+"""Version of the layout of report.json."""
 
 
 def explain(
-    model: PatronusModule, subject: Subject, out_dir: str, checkpoint: str = "", effort: Effort | None = None
+    model: PatronusModule,
+    subject: Subject,
+    out_dir: str,
+    checkpoint: str = "",
+    effort: Effort = Effort(),  # noqa: B008  (frozen)
+    sampling: Sampling = Sampling(),
 ) -> dict[str, Any]:
     """Write report.html (one file, works offline), report.json and a folder of PNG files.
 
-    Everything is written aside and moved into place at the end: an interrupted run leaves no half report.
+    The report is written to a temporary folder inside `out_dir` and moved into place at the end, so that an interrupted
+    run leaves the last report as it was.
 
     Args:
         model: a trained model, with the ranges of its prototypes.
         subject: images and what is known of them.
-        out_dir: folder for the report; made if missing, and what else it holds stays.
-        checkpoint: where the model comes from; its file name is noted.
-        effort: how much to measure; None takes the defaults.
+        out_dir: folder for the report. It is made if it is missing; other files in it stay.
+        checkpoint: where the model comes from; its file name is noted in the report.
+        effort: how much to measure.
+        sampling: how images are inverted and drawn; its seed is that of all noise and resampling.
 
     Returns:
         What report.json holds.
 
     Raises:
-        OutputError: the folder cannot be written; known before anything is measured.
+        OutputError: the folder cannot be written. This is found out before anything is measured.
         InvalidOptionError: fewer than two images.
     """
-    effort = effort or Effort()
     try:
         Path(out_dir).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".report-", dir=out_dir) as aside:
-            findings = find(model, subject, effort)
-            numbers = report_numbers(model, findings, subject, effort, checkpoint)
+            findings = find(model, subject, effort, sampling)
+            numbers = report_numbers(model, findings, subject, effort, sampling, checkpoint)
             _write(Path(aside), model, findings, subject, numbers)
             _move(Path(aside), Path(out_dir))
     except OSError as error:
-        # On a full disk it may be the folder of temporary files, where pictures wait (see `spool`).
+        # The disk that is full may be that of temporary files, where pictures wait (see `DiskArray`).
         remedy = "choose another folder, or TMPDIR on a disk with room"
         raise OutputError(f"cannot write the report to {out_dir!r} ({error}); {remedy}") from error
     return numbers
@@ -68,3 +81,184 @@ def _move(aside: Path, out: Path) -> None:
     shutil.rmtree(out / PICTURES, ignore_errors=True)
     for name in (PICTURES, "report.json", "report.html"):  # the page last: it is there only if all is
         os.replace(aside / name, out / name)
+
+
+# ---- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def report_numbers(
+    model: PatronusModule, findings: Findings, subject: Subject, effort: Effort, sampling: Sampling, checkpoint: str
+) -> dict[str, Any]:
+    """Return every number of the report as plain values that JSON knows: what report.json holds.
+
+    A number that is not finite becomes None.
+    """
+    numbers = {
+        "schema_version": SCHEMA_VERSION,
+        "protocol": _protocol(subject, effort, sampling, checkpoint),
+        "overview": _overview(findings, subject),
+        "attributes": [_attribute(findings, subject, a) for a in range(len(subject.attribute_names))],
+        "prototypes": [_prototype(model, findings, subject, j) for j in range(model.prototypes.count)],
+        "order": findings.by_legibility(),
+    }
+    result: dict[str, Any] = plain(numbers)
+    return result
+
+
+def _protocol(subject: Subject, effort: Effort, sampling: Sampling, checkpoint: str) -> dict[str, Any]:
+    return {
+        "checkpoint": Path(checkpoint).name,
+        "data": subject.description,
+        "images": len(subject.images),
+        **vars(effort),
+        **vars(sampling),
+        "versions": versions(),
+    }
+
+
+def _overview(findings: Findings, subject: Subject) -> dict[str, Any]:
+    use, moved, found = findings.use, findings.faithfulness, findings.census
+    games = findings.pointing
+    return {
+        **found.summary(),
+        "dead_prototypes": _where(found.dead),
+        "duplicate_pairs": found.duplicates,
+        "global_prototypes": _where(found.is_global),
+        "unused_prototypes": _where(moved.unused),
+        "consistency": findings.consistency.overall,
+        "consistency_interval": [findings.consistency.overall_low, findings.consistency.overall_high],
+        "use": [
+            {"t": t, "own": own, "other": other, "ratio": ratio}
+            for t, own, other, ratio in zip(*_lists(use.t, use.own, use.other, use.ratio), strict=True)
+        ],
+        "reconstruction": {**findings.reconstruction.summary(), "mse_mean_image": findings.mean_image_error},
+        "faithfulness": {
+            **moved.summary(found.live),
+            "psnr_floor": PSNR_FLOOR,
+            "flagged_ids": [subject.ids[k] for k in _where(moved.flagged)],
+        },
+        "untrained": {**findings.untrained.summary(), "prototypes": len(findings.untrained.prototypes)},
+        "probe_auroc": _mean(findings.probe),
+        "single_auroc": _mean(findings.reading.prototype_auroc),
+        "single_gap": _mean(findings.reading.gap),
+        "pointing": _mean(torch.tensor([game.hit_rate for game in games])),
+        "pointing_base_rate": _mean(torch.tensor([game.base_rate for game in games])),
+        "emergence": _emergence(findings),
+    }
+
+
+def _emergence(findings: Findings) -> dict[str, Any]:
+    """Whether what shows and what decides agree, and whether coarse comes before fine."""
+    curves, decided = findings.emergence, findings.commitment
+    both = ~(curves.t50.isnan() | decided.t50.isnan())
+    return {
+        "t": curves.t,
+        "t_causal": decided.t,
+        "timed": int((~curves.t50.isnan()).sum()),
+        "tolerance": TOLERANCE,
+        "compared": int(both.sum()),
+        "disagree": int(decided.disagrees(curves, TOLERANCE).sum()),
+        "median_t50": float(curves.t50[both].nanmedian()) if both.any() else None,
+        "median_t50_causal": float(decided.t50[both].nanmedian()) if both.any() else None,
+        "agreement": vars(order(decided.t50, curves.t50)),
+        "coarse_before_fine": vars(order(curves.t50, findings.area)),
+        "coarse_before_fine_causal": vars(order(decided.t50, findings.area)),
+    }
+
+
+TOLERANCE = 200.0
+"""Timesteps by which the two t50 of a prototype may differ before the report says that they disagree."""
+
+
+def _where(flags: Tensor) -> list[int]:
+    return [int(k) for k in torch.nonzero(flags)[:, 0]]
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.nanmean())
+
+
+def _lists(*tensors: Tensor) -> list[list[Any]]:
+    return [tensor.tolist() for tensor in tensors]
+
+
+def _attribute(findings: Findings, subject: Subject, a: int) -> dict[str, Any]:
+    reading = findings.reading
+    column = torch.from_numpy(subject.attributes[:, a])
+    return {
+        "name": reading.names[a],
+        "kind": subject.attribute_kind[a] if len(subject.attribute_kind) else "unknown",
+        "share": _mean(column),
+        "probe_auroc": float(findings.probe[a]),
+        "prototype": int(reading.prototype[a]),
+        "sign": int(reading.prototype_sign[a]),
+        "auroc": float(reading.prototype_auroc[a]),
+        "next_auroc": float(reading.runner_up_auroc[a]),
+        "gap": float(reading.gap[a]),
+        "pointing": vars(findings.pointing[a]) if findings.pointing else None,
+        "seeing": vars(findings.seeing[a]) if findings.seeing else None,
+    }
+
+
+def _prototype(model: PatronusModule, findings: Findings, subject: Subject, j: int) -> dict[str, Any]:
+    census, moved, same = findings.census, findings.faithfulness, findings.consistency
+    reading, reads = findings.reading, int(findings.reading.attribute[j])
+    return {
+        "index": j,
+        "range": [float(model.activation_low[j]), float(model.activation_high[j])],
+        "std": float(census.std[j]),
+        "dead": bool(census.dead[j]),
+        "global": bool(census.is_global[j]),
+        "unused": bool(moved.unused[j]),
+        "spread": float(census.spread[j]),
+        "duplicates": [k if i == j else i for i, k in census.duplicates if j in (i, k)],
+        "neighbour": int(census.neighbour[j]),
+        "neighbour_cosine": float(census.neighbour_cosine[j]),
+        "consistency": float(same.gain[j]),
+        "consistency_interval": [float(same.low[j]), float(same.high[j])],
+        "attribute": reading.names[reads] if reads >= 0 else None,
+        "attribute_sign": int(reading.attribute_sign[j]),
+        "attribute_auroc": float(reading.attribute_auroc[j]),
+        "part_area": float(findings.area[j]),
+        "legibility": float(findings.legibility[j]),
+        **{name: float(getattr(moved, name)[j]) for name in ONE_EACH},
+        "requested": moved.requested[j],
+        "realised": moved.realised[j],
+        "leakage": moved.leakage[j],
+        **_times(findings, j),
+        "what": _turned_up(findings, subject, j),
+        "top": [
+            {"id": findings.top.id[j][k], "activation": findings.top.activation[j, k], "box": findings.top.box[j, k]}
+            for k in range(findings.top.index.shape[1])
+        ],
+    }
+
+
+ONE_EACH = ("slope", "rank_correlation", "leakage_mean", "leakage_median", "inside_box", "box_share")
+"""Numbers of the faithfulness card, one a prototype."""
+CURVE = ("t10", "t50", "t90", "curve", "band")
+CAUSAL = ("t10", "t50", "t90", "until", "after", "decided")
+
+
+def _times(findings: Findings, j: int) -> dict[str, Any]:
+    curves, decided = findings.emergence, findings.commitment
+    both = ~(curves.t50[j].isnan() | decided.t50[j].isnan())
+    return {
+        "emergence": {name: getattr(curves, name)[j] for name in CURVE},
+        "causal": {name: getattr(decided, name)[j] for name in CAUSAL},
+        "times_agree": not bool(decided.disagrees(curves, TOLERANCE)[j]) if both else None,
+    }
+
+
+def _turned_up(findings: Findings, subject: Subject, j: int) -> list[dict[str, Any]]:
+    shown = findings.what
+    return [
+        {
+            "id": subject.ids[int(image)],
+            "requested": shown.requested[j],
+            "before": shown.activation_before[j, k],
+            "activation": shown.activation[j, k],
+            "box": shown.box[j, k],
+        }
+        for k, image in enumerate(shown.image[j])
+    ]

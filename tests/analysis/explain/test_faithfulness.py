@@ -1,23 +1,40 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
 
 from patronus_pl.analysis.editing.inverting import no_louder_than_noise
-from patronus_pl.analysis.explain.faithfulness import _rank_correlation, faithfulness
+from patronus_pl.analysis.explain.faithfulness import Faithfulness, faithfulness, rank_correlation
 from patronus_pl.analysis.explain.reconstruction import reconstruct
 from patronus_pl.analysis.explain.use import use_ratio
 from patronus_pl.diffusion import NoiseSource
+from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.errors import InvalidOptionError
+from patronus_pl.modules import PatronusModule
+from tests.analysis.edited import inverted_and_back, turned_up
 from tests.analysis.painter import images, paint, painter
 
+FOUR_STEPS = Sampling(4)
 MIXING = torch.tensor([[0.8, 0.0, 0.1, 0.0], [0.3, 0.5, 0.0, 0.0], [0.0, 0.0, -0.6, 0.0], [0.0, 0.25, 0.0, 0.0]])
 """Column j: what a unit of prototype j does to all. The fourth prototype does nothing at all."""
 
 
+def card_of(
+    model: PatronusModule,
+    x: torch.Tensor,
+    prototypes: Sequence[int] | None = None,
+    levels: int = 5,
+    sampling: Sampling = FOUR_STEPS,
+    keep: int = 0,
+) -> Faithfulness:
+    return faithfulness(model, turned_up(model, x, sampling, prototypes), levels, sampling, keep)
+
+
 class TestFaithfulness:
     def test_a_painter_that_does_as_it_is_told_is_perfect(self):
-        card = faithfulness(painter(), images(3), steps=4)
+        card = card_of(painter(), images(3))
         assert card.slope == pytest.approx(1, abs=1e-3)
         assert card.rank_correlation == pytest.approx(1, abs=1e-6)
         assert card.leakage.numpy() == pytest.approx(np.eye(4), abs=1e-3)
@@ -33,7 +50,7 @@ class TestFaithfulness:
 
     def test_slope_and_leakage_are_those_of_the_mixing(self):
         model = painter(MIXING)
-        card = faithfulness(model, images(4), steps=4)
+        card = card_of(model, images(4))
         sigma = model.prototypes.std
         assert card.slope == pytest.approx(MIXING.diagonal(), abs=1e-3)
         assert card.leakage.numpy() == pytest.approx((MIXING.abs().T * sigma[:, None] / sigma).numpy(), abs=1e-3)
@@ -43,13 +60,13 @@ class TestFaithfulness:
         assert card.leakage_median[0] == pytest.approx(float(others.median()), abs=1e-6)
 
     def test_change_is_inside_the_box_as_far_as_it_goes_there(self):
-        card = faithfulness(painter(MIXING), images(4), steps=4)
+        card = card_of(painter(MIXING), images(4))
         share = MIXING.diagonal().square() / MIXING.square().sum(0)
         assert card.inside_box[:3] == pytest.approx(share[:3], abs=1e-3)
 
     def test_some_prototypes_are_rows_of_all(self):
         model = painter(MIXING)
-        some, all_ = faithfulness(model, images(3), [2, 0], steps=4), faithfulness(model, images(3), steps=4)
+        some, all_ = card_of(model, images(3), [2, 0]), card_of(model, images(3))
         assert some.prototypes.tolist() == [2, 0]
         for name in ("slope", "rank_correlation", "leakage", "inside_box", "realised", "leakage_mean"):
             torch.testing.assert_close(getattr(some, name), getattr(all_, name)[[2, 0]], atol=1e-5, rtol=1e-4)
@@ -57,19 +74,19 @@ class TestFaithfulness:
     def test_prototypes_without_a_range_have_no_slope(self):
         model = painter()
         model.activation_high[1] = model.activation_low[1]
-        card = faithfulness(model, images(3), steps=4)
+        card = card_of(model, images(3))
         assert card.slope.isnan().tolist() == [False, True, False, False]
         assert card.rank_correlation.isnan().tolist() == [False, True, False, False]
         assert card.summary()["slope"] == pytest.approx(1, abs=1e-3)
 
     def test_summary_counts_the_live_only(self):
-        card = faithfulness(painter(MIXING), images(3), steps=4)
+        card = card_of(painter(MIXING), images(3))
         live = torch.tensor([True, True, False, False])
         assert card.summary(live)["slope"] == pytest.approx((0.8 + 0.5) / 2, abs=1e-3)
         assert card.summary()["slope"] == pytest.approx((0.5 + 0.0) / 2, abs=1e-3)
 
     def test_a_prototype_whose_edit_comes_back_is_unused(self):
-        card = faithfulness(painter(MIXING), images(3), steps=4)
+        card = card_of(painter(MIXING), images(3))
         assert card.unused.tolist() == [slope < 0.1 for slope in MIXING.diagonal()]
         assert card.unused.any()
         assert not card.unused.all()
@@ -77,41 +94,41 @@ class TestFaithfulness:
     def test_a_model_that_does_not_standardise_is_measured_by_its_ranges(self):
         model = painter(MIXING)
         model.prototypes.standardise = False
-        card = faithfulness(model, images(3), steps=4)
+        card = card_of(model, images(3))
         span = model.activation_high - model.activation_low
         assert card.leakage.numpy() == pytest.approx((MIXING.abs().T * span[:, None] / span).numpy(), abs=1e-3)
 
     def test_pictures_are_kept_if_asked(self):
         model, x = painter(), images(3)
-        card = faithfulness(model, x, [1], levels=3, steps=4, keep=2)
+        card = card_of(model, x, [1], levels=3, keep=2)
         assert card.pictures.shape == (1, 2, 3, 1, 8, 8)
         s = model.encode(x)[1].repeat(3, 1)
         s[:, 1] = torch.tensor([-0.4, 0.1, 0.6])
         assert (card.pictures[0, 1].float() - (paint(s) + 1) * 127.5).abs().max() < 0.51
-        assert faithfulness(model, x, [1], steps=2).pictures.shape[1] == 0
+        assert card_of(model, x, [1]).pictures.shape[1] == 0
 
     def test_batches_change_nothing(self, tiny_model):
         tiny_model.activation_high.fill_(2.0)
         x = torch.rand(3, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-        one, other = (faithfulness(tiny_model, x, levels=3, steps=2, batch_size=size) for size in (64, 4))
+        one, other = (card_of(tiny_model, x, levels=3, sampling=Sampling(2, batch_size=size)) for size in (64, 4))
         for name in ("slope", "leakage", "inside_box", "round_trip_psnr"):
             torch.testing.assert_close(getattr(one, name), getattr(other, name), rtol=1e-2, atol=1e-4)
 
     def test_unknown_prototypes_are_named(self):
         with pytest.raises(InvalidOptionError, match=r"no prototype 9; choose 0\.\.3"):
-            faithfulness(painter(), images(2), [9])
+            card_of(painter(), images(2), [9])
 
     def test_one_level_is_no_movement(self):
         with pytest.raises(InvalidOptionError, match="levels is 1"):
-            faithfulness(painter(), images(2), levels=1)
+            card_of(painter(), images(2), levels=1)
 
 
 def test_rank_correlation_is_that_of_scipy():
     values = torch.randn(6, 2, 7, generator=torch.Generator().manual_seed(0))
     values[0, 0, 3] = values[0, 0, 4]
     expected = [[spearmanr(np.arange(7), row).statistic for row in rows] for rows in values]
-    assert _rank_correlation(values).numpy() == pytest.approx(np.array(expected), abs=1e-5)
-    assert _rank_correlation(torch.ones(1, 5)).tolist() == [0]
+    assert rank_correlation(values).numpy() == pytest.approx(np.array(expected), abs=1e-5)
+    assert rank_correlation(torch.ones(1, 5)).tolist() == [0]
 
 
 class TestUseRatio:
@@ -137,8 +154,8 @@ class TestUseRatio:
 
 class TestReconstruct:
     def test_is_decoding_from_inverted_and_from_random_noise(self, tiny_model):
-        x = torch.rand(3, 1, 16, 16) * 2 - 1
-        found = reconstruct(tiny_model, x, steps=3, n_random=2, seed=5, batch_size=4)
+        x, sampling = torch.rand(3, 1, 16, 16) * 2 - 1, Sampling(3, seed=5, batch_size=4)
+        found = reconstruct(tiny_model, *inverted_and_back(tiny_model, x, sampling), sampling, n_random=2)
         s, noise = tiny_model.encode(x), NoiseSource(5, range(3))
         inverted = tiny_model.decode(no_louder_than_noise(tiny_model.invert(x, s, 3, refine=1)), s, 3, "dpm++")
         close = {"rtol": 1e-4, "atol": 1e-4}

@@ -3,9 +3,12 @@ import math
 import pytest
 import torch
 
-from patronus_pl.analysis.editing.inverting import no_louder_than_noise
+from patronus_pl.analysis.editing.inverting import invert, no_louder_than_noise
 from patronus_pl.analysis.explain.when import emergence, first_passage, order
+from patronus_pl.diffusion.sampling import Sampling
 from tests.analysis.painter import images, painter
+
+TEN_STEPS = Sampling(10)
 
 
 class TestFirstPassage:
@@ -25,7 +28,7 @@ class TestEmergence:
     def test_of_a_painter_that_holds_quarters_back(self):
         """With 10 steps t is 999, 899, ..., 99; a quarter held back for t ≥ 600 appears at 599, half way from 699."""
         model = painter(shown=[600, 1000, 50, 150])
-        found = emergence(model, images(3), steps=10)
+        found = emergence(model, invert(model, images(3), TEN_STEPS), None, TEN_STEPS)
         assert found.t.tolist() == list(range(999, 0, -100))
         assert found.t50.tolist() == pytest.approx([649, 999, float("nan"), 149], nan_ok=True)
         assert found.t10[[0, 3]].tolist() == pytest.approx([689, 189], abs=0.1)
@@ -36,8 +39,8 @@ class TestEmergence:
         assert found.map[2].isnan().all()
 
     def test_plateau_and_band_are_over_images(self):
-        model, x = painter(), images(5)
-        found = emergence(model, x, [3, 1], steps=4, batch_size=3)
+        model, x, sampling = painter(), images(5), Sampling(4, batch_size=3)
+        found = emergence(model, invert(model, x, sampling), [3, 1], sampling)
         rise = (model.activation_high - model.encode(x))[:, [3, 1]]
         assert found.plateau == pytest.approx(rise.mean(0), abs=1e-3)
         assert found.band.numpy() == pytest.approx(rise.std(0, correction=0)[:, None].expand(2, 4).numpy(), abs=1e-3)
@@ -46,7 +49,7 @@ class TestEmergence:
     def test_is_the_difference_of_two_runs(self, tiny_model):
         tiny_model.activation_high.fill_(3.0)
         x = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-        found = emergence(tiny_model, x, [1], steps=3)
+        found = emergence(tiny_model, invert(tiny_model, x, Sampling(3)), [1], Sampling(3))
         s = tiny_model.encode(x).detach()
         x_T = no_louder_than_noise(tiny_model.invert(x, s, 3, refine=1))
         edited = s.clone()

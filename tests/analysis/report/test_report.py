@@ -18,13 +18,12 @@ from sklearn.metrics import roc_auc_score
 from patronus_pl.analysis.pages import page
 from patronus_pl.analysis.protocol import plain
 from patronus_pl.analysis.report import atlas, report
-from patronus_pl.analysis.report.find import _area, find, most_room
-from patronus_pl.analysis.report.findings import Findings
+from patronus_pl.analysis.report.findings import Findings, find, most_room, part_areas
 from patronus_pl.analysis.report.report import explain
 from patronus_pl.analysis.subject import Subject
 from patronus_pl.errors import InvalidOptionError, OutputError
 from patronus_pl.modules import PatronusModule
-from tests.analysis.subjects import LITTLE, faces, tiny_model, unlabelled, with_ranges
+from tests.analysis.subjects import FEW, LITTLE, faces, tiny_model, unlabelled, with_ranges
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def model(subject: Subject) -> PatronusModule:
 
 @pytest.fixture(scope="module")
 def findings(model: PatronusModule, subject: Subject) -> Findings:
-    return find(model, subject, LITTLE)
+    return find(model, subject, LITTLE, FEW)
 
 
 def leaves(value: Any) -> list[Any]:
@@ -61,7 +60,7 @@ def external(html: str) -> list[str]:
 def test_explain_writes_a_page_its_numbers_and_its_pictures(
     model: PatronusModule, subject: Subject, tmp_path: Path
 ) -> None:
-    numbers = explain(model, subject, str(tmp_path / "a" / "b"), "runs/x/last.ckpt", LITTLE)
+    numbers = explain(model, subject, str(tmp_path / "a" / "b"), "runs/x/last.ckpt", LITTLE, FEW)
     out = tmp_path / "a" / "b"
     assert sorted(path.name for path in out.iterdir()) == ["report.html", "report.json", "report_images"]
     assert json.loads((out / "report.json").read_text()) == numbers
@@ -80,7 +79,7 @@ def test_explain_writes_a_page_its_numbers_and_its_pictures(
 def test_numbers_are_finite_and_say_how_they_were_made(
     model: PatronusModule, subject: Subject, findings: Findings
 ) -> None:
-    numbers = report.report_numbers(model, findings, subject, LITTLE, "/somewhere/secret/last.ckpt")
+    numbers = report.report_numbers(model, findings, subject, LITTLE, FEW, "/somewhere/secret/last.ckpt")
     assert all(math.isfinite(leaf) for leaf in leaves(numbers) if isinstance(leaf, float))
     assert numbers["schema_version"] == 1
     protocol = numbers["protocol"]
@@ -93,15 +92,15 @@ def test_numbers_are_finite_and_say_how_they_were_made(
 
 
 def test_numbers_repeat(model: PatronusModule, subject: Subject, findings: Findings) -> None:
-    again = find(model, subject, LITTLE)
-    first, second = (report.report_numbers(model, f, subject, LITTLE, "") for f in (findings, again))
+    again = find(model, subject, LITTLE, FEW)
+    first, second = (report.report_numbers(model, f, subject, LITTLE, FEW, "") for f in (findings, again))
     assert first == second
 
 
 def test_attributes_are_read_as_scikit_learn_reads_them(
     model: PatronusModule, subject: Subject, findings: Findings
 ) -> None:
-    numbers = report.report_numbers(model, findings, subject, LITTLE, "")
+    numbers = report.report_numbers(model, findings, subject, LITTLE, FEW, "")
     with torch.inference_mode():
         s = model.encode(subject.first(len(subject.images))).numpy()
     for a, row in enumerate(numbers["attributes"]):
@@ -115,7 +114,7 @@ def test_attributes_are_read_as_scikit_learn_reads_them(
 
 
 def test_overview_agrees_with_numpy(model: PatronusModule, subject: Subject, findings: Findings) -> None:
-    overview = report.report_numbers(model, findings, subject, LITTLE, "")["overview"]
+    overview = report.report_numbers(model, findings, subject, LITTLE, FEW, "")["overview"]
     x = subject.images / 127.5 - 1
     assert overview["reconstruction"]["mse_mean_image"] == pytest.approx(x.var(axis=0).mean(), rel=1e-5)
     correlation = np.abs(np.corrcoef(findings.activations.numpy().T))
@@ -123,7 +122,7 @@ def test_overview_agrees_with_numpy(model: PatronusModule, subject: Subject, fin
 
 
 def test_top_patches_are_distinct_images_by_name(model: PatronusModule, subject: Subject, findings: Findings) -> None:
-    for prototype in report.report_numbers(model, findings, subject, LITTLE, "")["prototypes"]:
+    for prototype in report.report_numbers(model, findings, subject, LITTLE, FEW, "")["prototypes"]:
         names = [patch["id"] for patch in prototype["top"]]
         assert len(set(names)) == len(names) == LITTLE.patches
         assert set(names) <= set(subject.ids)
@@ -146,19 +145,19 @@ def test_the_most_legible_prototypes_of_different_attributes_come_first(findings
 def test_the_untrained_null_is_of_this_architecture_and_knows_nothing(
     model: PatronusModule, subject: Subject, findings: Findings
 ) -> None:
-    overview = report.report_numbers(model, findings, subject, LITTLE, "")["overview"]
+    overview = report.report_numbers(model, findings, subject, LITTLE, FEW, "")["overview"]
     null, ours = overview["untrained"], overview["faithfulness"]
     names = {"slope", "rank_correlation", "leakage_mean", "inside_box", "box_share", "round_trip_psnr"}
     assert names <= null.keys() & ours.keys()
     assert (null["prototypes"], null["images"]) == (4, 3)
     assert findings.untrained.slope.abs().max() < 0.1
-    html = atlas.render(model, findings, subject, report.report_numbers(model, findings, subject, LITTLE, ""))
+    html = atlas.render(model, findings, subject, report.report_numbers(model, findings, subject, LITTLE, FEW, ""))
     for name in ("slope", "leakage_mean"):
         assert f"untrained {page.number(null[name])}<" in html
 
 
 def test_pointing_stands_beside_its_base_rate(model: PatronusModule, subject: Subject, findings: Findings) -> None:
-    numbers = report.report_numbers(model, findings, subject, LITTLE, "")
+    numbers = report.report_numbers(model, findings, subject, LITTLE, FEW, "")
     rates = [row["pointing"]["base_rate"] for row in numbers["attributes"] if row["pointing"]["base_rate"] is not None]
     assert len(rates) >= 4
     assert numbers["overview"]["pointing_base_rate"] == pytest.approx(np.mean(rates))
@@ -178,7 +177,7 @@ def test_areas_are_those_of_the_parts_of_the_attributes_that_are_read(subject: S
         attribute_auroc=torch.tensor([0.9, 0.9, torch.nan, 0.6]),
     )
     hat = subject.masks[:, subject.attribute_names.index("Wearing_Hat")].mean((1, 2))
-    found = _area(subject, read)
+    found = part_areas(subject, read)
     assert found[0] == pytest.approx(hat[hat > 0].mean(), rel=1e-5)
     assert found[1] < found[0]
     assert found[2:].isnan().all()
@@ -211,7 +210,7 @@ def test_the_report_says_whether_what_shows_and_what_decides_agree(
         ([500.0] * 4, 0, "agree</b> in all 4 prototypes, to within 200 timesteps"),
     ):
         made = timed_at(findings, shows, [400.0] * 4)  # so half way from 665 to 332
-        numbers = report.report_numbers(model, made, subject, LITTLE, "")
+        numbers = report.report_numbers(model, made, subject, LITTLE, FEW, "")
         assert numbers["overview"]["emergence"]["disagree"] == disagree
         assert {p["times_agree"] for p in numbers["prototypes"]} == {disagree == 0}
         assert words in " ".join(atlas.render(model, made, subject, numbers).split())
@@ -223,7 +222,7 @@ def test_the_order_of_emergence_is_held_against_the_areas_of_the_parts(
     made = replace(
         timed_at(findings, [999.0] * 4, [700.0, 400.0, 700.0, 400.0]), area=torch.tensor([0.4, 0.1, 0.3, torch.nan])
     )
-    found = report.report_numbers(model, made, subject, LITTLE, "")["overview"]["emergence"]
+    found = report.report_numbers(model, made, subject, LITTLE, FEW, "")["overview"]["emergence"]
     assert found["coarse_before_fine"]["tau"] is None  # all show at once
     assert found["coarse_before_fine_causal"]["tau"] == pytest.approx(2 / (2 * 3) ** 0.5)  # one tie
     assert found["coarse_before_fine_causal"]["prototypes"] == 3
@@ -235,7 +234,7 @@ def test_images_that_do_not_come_back_are_flagged_by_name(
 ) -> None:
     poor = replace(findings.faithfulness, flagged=torch.tensor([False, True, False]))
     made = replace(findings, faithfulness=poor)
-    numbers = report.report_numbers(model, made, subject, LITTLE, "")
+    numbers = report.report_numbers(model, made, subject, LITTLE, FEW, "")
     assert numbers["overview"]["faithfulness"]["flagged_ids"] == [subject.ids[1]]
     html = " ".join(atlas.render(model, made, subject, numbers).split())
     assert "1 of 3 came back with less than 25 dB" in html
@@ -251,7 +250,7 @@ def test_the_census_names_them(model: PatronusModule, subject: Subject, findings
     )
     moved = replace(findings.faithfulness, slope=torch.tensor([0.9, 0.02, 0.5, 0.7]))
     made = replace(findings, census=found, faithfulness=moved)
-    numbers = report.report_numbers(model, made, subject, LITTLE, "")
+    numbers = report.report_numbers(model, made, subject, LITTLE, FEW, "")
     overview = numbers["overview"]
     assert overview["unused_prototypes"] == [1]
     assert (overview["dead_prototypes"], overview["global_prototypes"]) == ([0], [2])
@@ -264,7 +263,7 @@ def test_the_census_names_them(model: PatronusModule, subject: Subject, findings
 
 def test_a_model_without_ranges_is_given_those_of_the_images(subject: Subject) -> None:
     fresh = tiny_model(count=4)
-    found = find(fresh, subject, LITTLE)
+    found = find(fresh, subject, LITTLE, FEW)
     s = found.activations.numpy()
     np.testing.assert_allclose(fresh.activation_low.numpy(), np.quantile(s, 0.02, axis=0), rtol=1e-4)
     np.testing.assert_allclose(found.what.requested.numpy(), np.quantile(s, 0.98, axis=0), rtol=1e-4)
@@ -280,8 +279,8 @@ def test_the_progress_bar_knows_its_end(
         seen += len(inputs[0])
 
     model.denoiser.register_forward_hook(count)
-    find(model, subject, LITTLE)
-    assert seen == LITTLE.evaluations(4, len(subject.images))
+    find(model, subject, LITTLE, FEW)
+    assert seen == LITTLE.evaluations(4, len(subject.images), FEW.steps)
     assert "edits" in capsys.readouterr().err
 
 
@@ -290,7 +289,9 @@ def test_the_progress_bar_knows_its_end(
 
 def test_grey_images_without_attributes(tmp_path: Path) -> None:
     subject = unlabelled()
-    numbers = explain(with_ranges(tiny_model(count=3, channels=1), subject), subject, str(tmp_path), effort=LITTLE)
+    numbers = explain(
+        with_ranges(tiny_model(count=3, channels=1), subject), subject, str(tmp_path), effort=LITTLE, sampling=FEW
+    )
     assert numbers["attributes"] == []
     assert numbers["overview"]["probe_auroc"] is None
     html = (tmp_path / "report.html").read_text()
@@ -303,7 +304,7 @@ def test_a_single_prototype_that_never_changes(tmp_path: Path) -> None:
     model = tiny_model(count=1, channels=1)
     model.activation_low.fill_(1.0)
     model.activation_high.fill_(1.0)
-    numbers = explain(model, subject, str(tmp_path), effort=LITTLE)
+    numbers = explain(model, subject, str(tmp_path), effort=LITTLE, sampling=FEW)
     assert numbers["prototypes"][0]["slope"] is None
     assert numbers["prototypes"][0]["leakage"] == [None]
     assert "no range to move in" in (tmp_path / "report.html").read_text()
@@ -314,14 +315,14 @@ def test_names_from_outside_are_escaped(model: PatronusModule, subject: Subject,
     names = (evil, *subject.attribute_names[1:])
     hostile = replace(subject, attribute_names=names, description={"name": evil, evil: evil})
     read = replace(findings, reading=replace(findings.reading, names=names))
-    html = atlas.render(model, read, hostile, report.report_numbers(model, read, hostile, LITTLE, evil))
+    html = atlas.render(model, read, hostile, report.report_numbers(model, read, hostile, LITTLE, FEW, evil))
     assert "<script>alert" not in html
     assert "&lt;script&gt;alert" in html
 
 
 def test_one_image_is_too_few(tmp_path: Path) -> None:
     with pytest.raises(InvalidOptionError, match=r"1 image.*give at least 2"):
-        explain(tiny_model(count=3, channels=1), unlabelled(count=1), str(tmp_path), effort=LITTLE)
+        explain(tiny_model(count=3, channels=1), unlabelled(count=1), str(tmp_path), effort=LITTLE, sampling=FEW)
 
 
 # ---- safety ---------------------------------------------------------------------------------------------------------
@@ -338,7 +339,7 @@ def test_an_interrupted_run_leaves_what_was_there(
 
     monkeypatch.setattr(report, "render", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        explain(model, subject, str(tmp_path), effort=LITTLE)
+        explain(model, subject, str(tmp_path), effort=LITTLE, sampling=FEW)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
         "report.html": "the last one",
         "last.ckpt": "weights",
@@ -351,7 +352,7 @@ def test_a_second_report_replaces_the_first_and_nothing_else(
     (tmp_path / "report_images").mkdir()
     (tmp_path / "report_images" / "prototype_099_edits.png").write_text("stale")
     (tmp_path / "last.ckpt").write_text("weights")
-    explain(model, subject, str(tmp_path), effort=LITTLE)
+    explain(model, subject, str(tmp_path), effort=LITTLE, sampling=FEW)
     assert not (tmp_path / "report_images" / "prototype_099_edits.png").exists()
     assert (tmp_path / "last.ckpt").read_text() == "weights"
 
@@ -362,7 +363,7 @@ def test_an_unwritable_folder_is_named_before_anything_is_measured(
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setattr(report, "find", lambda *_: pytest.fail("measured"))
     with pytest.raises(OutputError, match=r"cannot write the report to '.*file/out'.*choose another folder"):
-        explain(model, subject, str(tmp_path / "file" / "out"), effort=LITTLE)
+        explain(model, subject, str(tmp_path / "file" / "out"), effort=LITTLE, sampling=FEW)
 
 
 def test_plain_numbers_keep_all_their_digits() -> None:
@@ -371,7 +372,7 @@ def test_plain_numbers_keep_all_their_digits() -> None:
 
 
 def test_page_speaks_of_what_it_was_given(model: PatronusModule, subject: Subject, findings: Findings) -> None:
-    html = atlas.render(model, findings, subject, report.report_numbers(model, findings, subject, LITTLE, ""))
+    html = atlas.render(model, findings, subject, report.report_numbers(model, findings, subject, LITTLE, FEW, ""))
     assert "PlantedFaces" in html
     assert "by 4 numbers and nothing else" in html
     assert "Wearing Hat" in html
