@@ -35,6 +35,8 @@ lint: .venv/dev ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@if $(BIN)/python -c "import socket; socket.create_connection(('pypi.org', 443), 5)" 2>/dev/null; \
+	then $(BIN)/pip-audit --local --skip-editable; else echo "pip-audit skipped: pypi.org cannot be reached"; fi
 
 # Those of a trained model take the newest of runs/quickstart. BENCH=--quick tries every script in seconds.
 BENCHMARKS := startup training forward sampling inversion data latent_quality planted_faces epoch_time growth explain

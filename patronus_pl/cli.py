@@ -104,6 +104,7 @@ def _run_engine(argv: list[str]) -> None:
     from patronus_pl.callbacks import EMA
     from patronus_pl.commands.ranks import part
     from patronus_pl.hardware import best_precision
+    from patronus_pl.modules.checkpoint import read_checkpoint
 
     class EngineParser(OneLineErrors, LightningArgumentParser): ...
 
@@ -120,6 +121,13 @@ def _run_engine(argv: list[str]) -> None:
 
         def before_instantiate_classes(self) -> None:
             _name_run(self.config[self.subcommand])
+
+        def _parse_ckpt_path(self) -> None:
+            """Refuse a checkpoint that is not one, or names foreign classes, before Lightning looks them up."""
+            path = self.config[self.config.subcommand].get("ckpt_path") if self.config.get("subcommand") else None
+            if path and Path(path).is_file():
+                read_checkpoint(path)
+            super()._parse_ckpt_path()
 
         def instantiate_trainer(self, **kwargs: Any) -> Trainer:
             trainer = super().instantiate_trainer(**kwargs)

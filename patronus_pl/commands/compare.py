@@ -46,7 +46,7 @@ def read_evaluation(name: str) -> Numbers:
     path = Path(name) / "evaluation.json" if Path(name).is_dir() else Path(name)
     try:
         evaluation = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CorruptFileError(f"{path} is no evaluation ({error}); `patronus test` writes one") from error
     if not isinstance(evaluation, dict) or "schema_version" not in evaluation:
         raise CorruptFileError(f"{path} is no evaluation (it has no schema_version); `patronus test` writes one")

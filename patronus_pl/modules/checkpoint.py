@@ -3,7 +3,9 @@
 import inspect
 import pickle
 import re
+import sys
 from argparse import ArgumentError
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -113,8 +115,37 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{str(path)!r} is no Lightning checkpoint; for the authors' files use `patronus import-reference`"
         )
+    _refuse_foreign_code(checkpoint, path)
     translate(checkpoint)
     return checkpoint
+
+
+def _refuse_foreign_code(checkpoint: dict[str, Any], path: str | Path) -> None:
+    # The configuration names classes. Looking one up imports its module, which runs that module's code, before it is
+    # known whether the class is of the right kind. Only this package and what is imported already may be named.
+    for section in ("hyper_parameters", "datamodule_hyper_parameters"):
+        for name in _class_paths(checkpoint.get(section), everywhere=section == "hyper_parameters"):
+            module = name.rpartition(".")[0]
+            if module and module not in sys.modules and not name.startswith("patronus_pl."):
+                raise CheckpointError(
+                    f"{str(path)!r} names the class {name}, which is not of this package, and is not loaded; if you "
+                    f"trust it, import {module} before, in a program that calls patronus_pl.cli.main"
+                )
+
+
+def _class_paths(value: Any, everywhere: bool) -> Iterator[str]:
+    """Yield each `class_path`; `everywhere`, also any other dotted name, since one may stand in place of a part."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if key in ("class_path", "_class_path") and isinstance(inner, str):
+                yield inner
+            elif key != "_instantiator":
+                yield from _class_paths(inner, everywhere)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _class_paths(inner, everywhere)
+    elif everywhere and isinstance(value, str) and re.fullmatch(r"\w+(\.\w+)+", value):
+        yield value
 
 
 def read_tensors(path: str | Path) -> Any:
