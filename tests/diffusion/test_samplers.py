@@ -3,23 +3,29 @@ import warnings
 from itertools import pairwise
 from types import ModuleType
 
+import jaxtyping
 import pytest
 import torch
 from torch import Tensor
 
-from patronus_pl.diffusion.samplers import NoiseSource, ddim, ddim_invert, ddpm, dpm_solver_pp, last
+from patronus_pl.diffusion.samplers import NoiseSource, ddim, ddim_invert, ddpm, dpm_solver_pp, last, sample_steps
 from patronus_pl.diffusion.schedule import NoiseSchedule
 from patronus_pl.errors import InvalidOptionError
 
 SCHEDULE = NoiseSchedule()
-ALPHA_BAR = torch.tensor(SCHEDULE.exact_alpha_bar)
+ALPHA_BAR = torch.tensor(SCHEDULE.exact_alpha_bar, dtype=torch.float64)
 X_T = torch.randn(3, 2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
 def wavy(x: Tensor, t: Tensor) -> Tensor:
-    """A smooth denoiser that belongs to no distribution: its x̂_0 = 1.3 sin(x + t / 300), which a clip cuts."""
-    alpha_bar = ALPHA_BAR[t].to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
-    return (x - 1.3 * alpha_bar.sqrt() * (x + (t / 300).reshape(alpha_bar.shape)).sin()) / (1 - alpha_bar).sqrt()
+    """A smooth denoiser that belongs to no distribution: x̂_0 = 1.3 sin(x + t / 300), which a clip cuts."""
+    return 1.3 * (x + (t / 300).reshape(-1, *[1] * (x.ndim - 1))).sin()
+
+
+def wavy_noise(x: Tensor, t: int) -> Tensor:
+    """The noise that `wavy` leaves of x, for the oracles: ε = (x - √ᾱ x̂_0) / √(1-ᾱ)."""
+    x_0 = wavy(x, torch.full((len(x),), t))
+    return (x - ALPHA_BAR[t].sqrt() * x_0) / (1 - ALPHA_BAR[t]).sqrt()
 
 
 class GaussianMixture:
@@ -33,7 +39,9 @@ class GaussianMixture:
         variance = alpha_bar * self.std**2 + 1 - alpha_bar
         residual = x - alpha_bar.sqrt() * self.means
         share = (self.weights.log() - residual.square() / (2 * variance)).softmax(1)
-        return (1 - alpha_bar).sqrt() * (share * residual).sum(1, keepdim=True) / variance
+        # Each mode pulls x towards its mean: E[x_0 | x_t, k] = μ_k + √ᾱ s² (x_t - √ᾱ μ_k) / (ᾱ s² + 1 - ᾱ).
+        pulled = self.means + alpha_bar.sqrt() * self.std**2 * residual / variance
+        return (share * pulled).sum(1, keepdim=True)
 
 
 def gaussian(mean: float, std: float) -> GaussianMixture:
@@ -89,8 +97,7 @@ def test_ddpm_equals_diffusers(diffusers, timesteps, clip):
     oracle.set_timesteps(timesteps=timesteps[::-1])
     generator, x = torch.Generator().manual_seed(1), X_T
     for step in ddpm(wavy, X_T, SCHEDULE, timesteps, Tape(), clip):
-        eps = wavy(x, torch.full((3,), step.t))
-        theirs = oracle.step(eps, step.t, x, generator=generator)
+        theirs = oracle.step(wavy_noise(x, step.t), step.t, x, generator=generator)
         torch.testing.assert_close(step.x_next, theirs.prev_sample, atol=1e-5, rtol=1e-5)
         x = step.x_next
     assert step.t == timesteps[0]
@@ -106,7 +113,7 @@ def test_ddim_equals_diffusers(diffusers, steps, clip, eta):
     for t, step in zip(oracle.timesteps.tolist(), ddim(wavy, X_T, SCHEDULE, steps, eta, clip, tape), strict=True):
         # The oracle too must take ε anew from the clipped x̂_0; it draws noise in the last step, but scales it by 0.
         noise = tape.given[-1] if tape.given else torch.zeros_like(x)
-        theirs = oracle.step(wavy(x, torch.full((3,), t)), t, x, eta, clip, variance_noise=noise)
+        theirs = oracle.step(wavy_noise(x, t), t, x, eta, clip, variance_noise=noise)
         assert step.t == t
         torch.testing.assert_close(step.x_next, theirs.prev_sample, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(step.x_0, theirs.pred_original_sample, atol=1e-5, rtol=1e-4)
@@ -131,7 +138,7 @@ def test_dpm_solver_equals_diffusers(diffusers, timesteps, clip):
     oracle.sigmas = torch.cat([((1 - alpha_bar) / alpha_bar).sqrt(), torch.zeros(1)])  # set_timesteps made them single
     x = X_T
     for t, step in zip(timesteps[::-1], dpm_solver_pp(wavy, X_T, SCHEDULE, timesteps, clip), strict=True):
-        x = oracle.step(wavy(x, torch.full((3,), t)), t, x).prev_sample
+        x = oracle.step(wavy_noise(x, t), t, x).prev_sample
         assert step.t == t
         torch.testing.assert_close(step.x_next, x, atol=1e-5, rtol=1e-5)
 
@@ -143,7 +150,7 @@ def test_inversion_has_the_levels_of_diffusers(diffusers, steps):
     targets, x = oracle.timesteps.tolist(), X_T.tanh()
     for t, step in zip(targets, ddim_invert(wavy, X_T.tanh(), SCHEDULE, steps), strict=True):
         # Their step names the level it reaches, ours the one it leaves, where ε is better asked for.
-        x = oracle.step(wavy(x, torch.full((3,), step.t)), t, x).prev_sample
+        x = oracle.step(wavy_noise(x, step.t), t, x).prev_sample
         torch.testing.assert_close(step.x_next, x, atol=1e-5, rtol=1e-5)
 
 
@@ -241,19 +248,20 @@ def test_inversion_costs_what_it_says(refine, calls):
     assert asked[0] == 0
 
 
-def test_inversion_beyond_the_grid_follows_the_loop_of_the_paper():
-    """Step i takes x_i to x_{i+1} with ε at t = i, and ᾱ after the last step is 0: DDIM written out in place."""
+def test_inversion_written_out_in_place():
+    """Step k takes the k-th of the levels 1, ᾱ_9, ᾱ_19, ... to the next one, with the ε of the state that it leaves."""
     schedule = NoiseSchedule(100)
-    alpha_bar, x = [*schedule.exact_alpha_bar, 0.0], X_T.tanh()
-    steps = list(ddim_invert(wavy, x, schedule, 100, last_alpha_bar=0.0))
-    for i, step in enumerate(steps):
-        eps = wavy(x, torch.full((3,), i))
-        x_0 = (x - math.sqrt(1 - alpha_bar[i]) * eps) / math.sqrt(alpha_bar[i])
-        x = math.sqrt(alpha_bar[i + 1]) * x_0 + math.sqrt(1 - alpha_bar[i + 1]) * eps
-        assert step.t == i
+    timesteps = [0, *schedule.respaced(10)]
+    alpha_bar, x = [1.0, *(schedule.exact_alpha_bar[t] for t in timesteps[1:])], X_T.tanh()
+    for k, step in enumerate(ddim_invert(wavy, x, schedule, 10)):
+        known = schedule.exact_alpha_bar[timesteps[k]]  # the level at which ε is asked for: t = 0 for x_0 itself
+        eps = (x - math.sqrt(known) * wavy(x, torch.full((3,), timesteps[k]))) / math.sqrt(1 - known)
+        x_0 = (x - math.sqrt(1 - alpha_bar[k]) * eps) / math.sqrt(alpha_bar[k])
+        x = math.sqrt(alpha_bar[k + 1]) * x_0 + math.sqrt(1 - alpha_bar[k + 1]) * eps
+        assert step.t == timesteps[k]
         torch.testing.assert_close(step.x_next, x)
         torch.testing.assert_close(step.x_0, x_0)
-    torch.testing.assert_close(steps[-1].x_next, eps)
+    assert k == 9
 
 
 # ------------------------------------------------------------------------------------------- the noise
@@ -338,7 +346,7 @@ def test_more_steps_than_timesteps_are_refused(sampler):
             "eta is 0.5 but there is no noise; pass noise=NoiseSource",
         ),
         (lambda: next(ddim_invert(wavy, X_T, SCHEDULE, 5, refine=-1)), "refine is -1; choose 0"),
-        (lambda: next(ddim_invert(wavy, X_T, SCHEDULE, 5, last_alpha_bar=2.0)), "last_alpha_bar is 2.0; choose 0 to 1"),
+        (lambda: sample_steps("ddpm", wavy, X_T, SCHEDULE, 5), "sampler ddpm is random; pass noise=NoiseSource"),
         (lambda: NoiseSource(-1, [0]), "seed is -1 .*use numbers >= 0"),
         (lambda: NoiseSource(0, [2, -3]), r"indices are \[2, -3\]"),
     ],
@@ -351,3 +359,19 @@ def test_impossible_options_are_refused(run, message):
 def test_noise_for_another_batch_size_is_refused():
     with pytest.raises(ValueError, match="3 rows of noise were asked of a source for 2 images"):
         NoiseSource(0, [0, 1])((3, 4))
+
+
+def test_samplers_have_names(monkeypatch):
+    noise = NoiseSource(0, range(3))((3, 2, 4, 4)).double()
+    for name, expected in (
+        ("ddpm", ddpm(wavy, X_T, SCHEDULE, 5, lambda _: noise, clip=True)),
+        ("ddim", ddim(wavy, X_T, SCHEDULE, 5, eta=0.5, clip=True, noise=lambda _: noise)),
+        ("dpm++", dpm_solver_pp(wavy, X_T, SCHEDULE, 5, clip=True)),
+    ):
+        sources = NoiseSource(0, range(3))
+        monkeypatch.setattr(NoiseSource, "__call__", lambda *_: noise)
+        found = sample_steps(name, wavy, X_T, SCHEDULE, 5, eta=0.5, clip=True, noise=sources)
+        assert torch.equal(last(found), last(expected))
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # or the type check of the tests speaks first
+    with pytest.raises(InvalidOptionError, match=r"unknown sampler 'euler'; choose ddpm, ddim or dpm\+\+"):
+        sample_steps("euler", wavy, X_T, SCHEDULE, 5)

@@ -130,6 +130,50 @@ def test_start_skips_patches_without_a_direction() -> None:
     np.testing.assert_allclose(layer.vectors.detach().norm(dim=1), 1, rtol=1e-6)
 
 
+# ---------------------------------------------------------------------------------------------------------- statistics
+
+
+def test_the_denoiser_is_given_standardised_activations() -> None:
+    layer = PrototypeLayer(3, 4)
+    layer.mean.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    layer.std.copy_(torch.tensor([0.5, 1.0, 2.0]))
+    torch.testing.assert_close(layer.standardised(torch.tensor([[1.5, 2.0, 1.0]])), torch.tensor([[1.0, 0.0, -1.0]]))
+
+
+def test_training_standardises_by_the_batch_and_remembers() -> None:
+    layer, s = PrototypeLayer(3, 4), features(50, 3) * torch.tensor([0.1, 1, 5]) + 4
+    layer.follow(s)
+    np.testing.assert_allclose(layer.mean, s.numpy().mean(0), rtol=1e-5)
+    np.testing.assert_allclose(layer.std, s.numpy().std(0), rtol=1e-5)
+    condition = layer.standardised_by_batch(s)
+    torch.testing.assert_close(condition, layer.standardised(s), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(layer.standardised_by_batch(3 * s - 7), condition, atol=1e-4, rtol=1e-4)
+
+
+def test_stored_statistics_follow_slowly() -> None:
+    layer, s = PrototypeLayer(3, 4), features(50, 3) * 5 + 4
+    layer.standardised_by_batch(s, momentum=0.1)
+    np.testing.assert_allclose(layer.mean, 0.1 * s.numpy().mean(0), rtol=1e-5)
+    np.testing.assert_allclose(layer.std, 0.9 + 0.1 * s.numpy().std(0), rtol=1e-5)
+
+
+def test_the_paper_feeds_activations_as_they_are() -> None:
+    layer, s = PrototypeLayer(3, 4, standardise=False), torch.rand(5, 3)
+    layer.follow(s)
+    assert torch.equal(layer.standardised_by_batch(s), s)
+    assert torch.equal(layer.standardised(s), s)
+
+
+def test_a_batch_of_one_has_no_spread() -> None:
+    layer, s = PrototypeLayer(3, 4), torch.rand(1, 3, requires_grad=True)
+    condition = layer.standardised_by_batch(s)
+    condition.sum().backward()
+    assert not condition.any()
+    assert s.grad is not None
+    assert s.grad.isfinite().all()
+    assert not layer.mean.any()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -5,15 +5,18 @@ import math
 import numpy as np
 import pytest
 import torch
-from patronus_pl.prototypes.balancing import balancing_weights
 
-from patronus_pl.prototypes import (
+from patronus_pl.errors import InvalidOptionError
+from patronus_pl.objective.balancing import (
+    Balance,
+    balancing_weights,
     cells,
-    correlation,
-    decorrelation_loss,
+    check_names,
+    columns_of,
     independent_frequencies,
     joint_frequencies,
 )
+from patronus_pl.objective.decorrelation import correlation, decorrelation_loss
 
 
 def tied(rho: float, count: int = 800) -> torch.Tensor:
@@ -29,7 +32,7 @@ def test_cells_are_binary_numbers() -> None:
 
 
 def test_frequencies_are_numpys() -> None:
-    """Of three attributes of different shares; a joint histogram, and the outer product of its marginals."""
+    """NumPy's joint histogram of three attributes of different shares, and the outer product of its marginals."""
     rng = np.random.default_rng(0)
     a = rng.random((500, 3)) < [0.2, 0.5, 0.7]
     a[:, 2] |= a[:, 0]
@@ -79,8 +82,8 @@ def test_weights_take_the_tie_out_of_the_correlation() -> None:
 def test_the_plain_penalty_prefers_mixtures_of_tied_concepts() -> None:
     """Sum and difference are uncorrelated in tied data, but not what either concept is; the weights let pure ones be.
 
-    Of (a + b, a - b) and (a, b) the plain penalty takes the first. Under the weights both are free: rotations of
-    independent columns are uncorrelated, which is what the kurtosis penalty is for. A lopsided mixture costs.
+    The plain penalty prefers (a + b, a - b) to (a, b). Under the weights both are free: rotations of independent columns
+    are uncorrelated, which is what the kurtosis penalty is for. A lopsided mixture costs.
     """
     a = tied(0.75)
     weights = balancing_weights(a, joint_frequencies(a))
@@ -88,3 +91,25 @@ def test_the_plain_penalty_prefers_mixtures_of_tied_concepts() -> None:
     assert decorrelation_loss(mixed).item() < 1e-6 < decorrelation_loss(a).item()
     assert decorrelation_loss(mixed, weights).item() == pytest.approx(0, abs=1e-6)
     assert decorrelation_loss(lopsided, weights).item() == pytest.approx(0.5, abs=1e-4)  # corr(a + b, b)² = 1/2
+
+
+def test_weights_of_rows_with_all_attributes() -> None:
+    """Cells hold 6, 6, 2 and 2 of 16 rows; independent they would hold 4 each. The first column is not balanced."""
+    a = torch.cat([torch.zeros(16, 1), tied(0.5, 16)], 1)
+    balance = Balance.of([2, 1], a)
+    agree = a[:, 1] == a[:, 2]
+    torch.testing.assert_close(balance.weights(a), torch.where(agree, 4 / 6, 4 / 2))
+    torch.testing.assert_close(balance.weights(a[[0, 15]]), torch.tensor([4 / 6, 2.0]))
+
+
+@pytest.mark.parametrize("names", [["Hair"], ["Hair", "Hair"], [str(i) for i in range(9)]])
+def test_names_that_cannot_be_balanced(names: list[str]) -> None:
+    with pytest.raises(InvalidOptionError, match=r"decorrelation.balance is \[.*\]; name 2 to 8 different attributes"):
+        check_names(names)
+
+
+@pytest.mark.parametrize(("known", "words"), [(["Hat", "Hair"], "Hat, Hair"), ([], r"\(none\)")])
+def test_names_that_the_data_lack(known: list[str], words: str) -> None:
+    assert columns_of(known[::-1], known) == [*range(len(known))][::-1]
+    with pytest.raises(InvalidOptionError, match=f"names 'Beard'; the data have the attributes {words}"):
+        columns_of(["Beard"], known)
