@@ -1,12 +1,11 @@
 """Numbers that say how good a model is: pure functions on arrays, and torchmetrics where states add up over ranks."""
 
+from patronus_pl.metrics.cache import cached_arrays
 from patronus_pl.metrics.classifier import ClassifierFeatures, SmallCNN
 from patronus_pl.metrics.disentanglement import DCI, dci
 from patronus_pl.metrics.features import (
     InceptionFeatures,
     RandomFeatures,
-    WeightsNotFoundError,
-    cached_arrays,
     distance_name,
     extract_features,
     network_hash,
@@ -16,22 +15,17 @@ from patronus_pl.metrics.frechet import (
     FrechetDistance,
     feature_statistics,
     frechet_distance,
-    inception_score,
-    kernel_distance,
-    precision_recall,
     statistics_distance,
 )
-from patronus_pl.metrics.latent_quality import (
-    LinearProbe,
-    TotalAurocDifference,
-    auroc,
-    explained_entropy,
-    linear_probe,
-    total_auroc_difference,
-)
+from patronus_pl.metrics.image_sets import inception_score, kernel_distance, precision_recall
 from patronus_pl.metrics.localisation import PointingGame, pointing_game
+from patronus_pl.metrics.probe import LinearProbe, linear_probe, logistic_weights
+from patronus_pl.metrics.ranking import auroc
 from patronus_pl.metrics.reconstruction import load_lpips, lpips, mean_image_error, mse, psnr, ssim
+from patronus_pl.metrics.tables import mean_and_std
+from patronus_pl.metrics.tad import TotalAurocDifference, explained_entropy, total_auroc_difference
 from patronus_pl.metrics.two_sample import two_sample_auc
+from patronus_pl.metrics.weights import WeightsNotFoundError
 
 __all__ = [
     "DCI",
@@ -57,7 +51,9 @@ __all__ = [
     "kernel_distance",
     "linear_probe",
     "load_lpips",
+    "logistic_weights",
     "lpips",
+    "mean_and_std",
     "mean_image_error",
     "mse",
     "network_hash",

@@ -1,4 +1,4 @@
-"""A small classifier: it judges pictures, and its features stand in where Inception knows nothing of the images."""
+"""A small classifier of attributes, whose features also serve Fréchet distances on images unlike photographs."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -9,17 +9,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from patronus_pl.errors import CorruptFileError
-from patronus_pl.metrics.features import WeightsNotFoundError, load_weights
+from patronus_pl.metrics.weights import WeightsNotFoundError, load_weights
 from patronus_pl.types import Image
 
 
 class SmallCNN(nn.Module):
-    """Four strided convolutions, the mean and the maximum over places, one linear layer: scores (b, a).
+    """A network of four convolutions, the mean and the maximum over places, and one linear layer.
 
     Args:
-        channels: of the images.
-        attributes: a.
-        largest: images are shrunk to at most so many pixels a side.
+        channels: number of channels of the images.
+        attributes: a, the number of scores.
+        largest: images are shrunk to at most this many pixels a side, which bounds the time.
+
+    Example:
+        >>> import torch
+        >>> SmallCNN(channels=3, attributes=2)(torch.zeros(4, 3, 32, 32)).shape
+        torch.Size([4, 2])
     """
 
     num_features = 192
@@ -34,7 +39,7 @@ class SmallCNN(nn.Module):
         self.features, self.last = nn.Sequential(*layers), nn.Linear(self.num_features, attributes)
 
     def pooled(self, images: Image) -> Float[Tensor, "b 192"]:
-        """What the last layer sees."""
+        """Return the features that the last layer sees, shape (b, 192)."""
         longest = max(images.shape[-2:])
         if longest > self.largest:
             size = [max(1, side * self.largest // longest) for side in images.shape[-2:]]
@@ -43,27 +48,36 @@ class SmallCNN(nn.Module):
         return torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1)
 
     def logits(self, images: Image) -> Float[Tensor, "b a"]:
-        """Log odds of each attribute."""
+        """Return the log odds of each attribute, shape (b, a)."""
         logits: Tensor = self.last(self.pooled(images))
         return logits
 
     @torch.no_grad()
     def forward(self, images: Image) -> Float[Tensor, "b a"]:
-        """Probabilities."""
+        """Return the probability of each attribute, shape (b, a)."""
         return self.logits(images.to(self.last.weight.device)).sigmoid()
 
 
 class ClassifierFeatures(nn.Module):
     """A feature network for Fréchet distances: the pooled features of a `SmallCNN` that was trained on labels.
 
-    Distances on it see what tells the classes apart. They are no FID, and comparable with the same weights only.
+    Its distances see what tells the classes apart. They are no FID, and can be compared with the same weights only.
 
     Args:
-        path: file of its weights, as `benchmarks/fashion_features.py` writes them.
+        path: file of the weights, as `benchmarks/fashion_features.py` writes it.
 
     Raises:
-        WeightsNotFoundError: no such file.
-        CorruptFileError: the file holds no weights of a `SmallCNN`.
+        WeightsNotFoundError: there is no such file.
+        CorruptFileError: the file does not hold the weights of a `SmallCNN`.
+
+    Example:
+        >>> import tempfile
+        >>> import torch
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     torch.save(SmallCNN(channels=1, attributes=10).state_dict(), file.name)
+        ...     network = ClassifierFeatures(file.name)
+        >>> network(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 192])
     """
 
     num_features = SmallCNN.num_features
@@ -83,9 +97,9 @@ class ClassifierFeatures(nn.Module):
         self.network.eval().requires_grad_(False)
 
     def forward(self, images: Image) -> Float[Tensor, "b 192"]:
-        """Images (b, c, h, w) in [-1, 1] → features (b, 192)."""
+        """Return the features of images in [-1, 1], shape (b, c, h, w), as (b, 192)."""
         return self.network.pooled(images.float())
 
     def train(self, mode: bool = True) -> "ClassifierFeatures":
-        """Stays in evaluation mode: batch statistics would change the features."""
+        """Stay in evaluation mode: batch statistics would change the features."""
         return super().train(False)

@@ -1,4 +1,4 @@
-"""Does a prototype look at the part it speaks of? The pointing game, against chance."""
+"""Pointing game: how often the patch of a prototype lies on a part of the object, compared with chance."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from patronus_pl.errors import InvalidOptionError
-from patronus_pl.metrics.latent_quality import as_array, as_float64
+from patronus_pl.metrics.tables import as_array, as_float64
 
 Points = Shaped[np.ndarray, "_ 2"] | Shaped[Tensor, "_ 2"]
-"""(row, column) in pixels, a point a row; NumPy or torch."""
+"""One point a row: its row and column in pixels; NumPy or torch."""
 PartMasks = Shaped[np.ndarray, "_ h w"] | Shaped[Tensor, "_ h w"]
 """True (or nonzero) where the part is; NumPy or torch."""
 
@@ -21,7 +21,7 @@ class PointingGame:
     """What `pointing_game` found.
 
     Attributes:
-        hit_rate: share of the images with the part in which the point lies on it; NaN when the part is never visible.
+        hit_rate: share of the images with the part in which the point lies on it; NaN if no image shows the part.
         low: lower end of the 95 % Wilson interval of the hit rate.
         high: its upper end.
         base_rate: hit rate of a point drawn at random from the possible ones.
@@ -36,15 +36,24 @@ class PointingGame:
 
 
 def pointing_game(points: Points, masks: PartMasks, centres: Points | None = None) -> PointingGame:
-    """How often a prototype's patch centre lies on the part, over the images that show it (Zhang et al. 2018).
+    """Count how often a patch's centre lies on the part, over the images that show the part (Zhang et al. 2018).
 
     Args:
-        points: (n, 2) row and column of the patch centre in each image, in pixels from 0; halves round to even.
-        masks: (n, h, w), where the part is in each image.
-        centres: (k, 2) all centres that a patch can have, of which `base_rate` draws; None: every pixel.
+        points: row and column of the patch's centre in each image, shape (n, 2), in pixels from 0; halves round to
+            even.
+        masks: shape (n, h, w), nonzero where the part is in each image.
+        centres: all centres that a patch can have, shape (k, 2), from which `base_rate` draws; None: every pixel.
 
     Raises:
-        InvalidOptionError: numbers of images that differ, or a point outside the image.
+        InvalidOptionError: the numbers of images differ, or a point lies outside the image.
+
+    Example:
+        >>> import numpy as np
+        >>> masks = np.zeros((2, 4, 4))
+        >>> masks[:, 0, 0] = 1
+        >>> found = pointing_game(np.array([[0, 0], [3, 3]]), masks)
+        >>> found.hit_rate, found.base_rate, found.images
+        (0.5, 0.0625, 2)
     """
     present = as_array(masks) != 0
     if len(points) != len(present):

@@ -19,7 +19,7 @@ from patronus_pl.metrics import (
     extract_features,
     network_hash,
 )
-from patronus_pl.metrics.features import load_weights, weights_file
+from patronus_pl.metrics.weights import load_weights, weights_file
 
 
 @pytest.fixture(scope="module")

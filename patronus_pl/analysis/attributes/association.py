@@ -122,11 +122,20 @@ def _groups(cells: NDArray[np.float64], attributes: Attributes, names: Sequence[
 
 
 def bootstrap_means(values: Float[Tensor, "n *shape"], samples: int = 1000, seed: int = 0) -> Float[Tensor, "r *shape"]:
-    """Means over resampled rows: all entries of a row are drawn together."""
+    """Return means over resampled rows (bootstrap); all entries of a row are drawn together.
+
+    Args:
+        values: shape (n, …).
+        samples: number of resamplings.
+        seed: seed of the resampling.
+
+    Returns:
+        Shape (samples, …), computed in float64 and returned in the type of `values`.
+    """
     n = len(values)
     counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), samples)
-    weights = torch.from_numpy(counts / n).to(values)
-    return (weights @ values.flatten(1)).reshape(samples, *values.shape[1:])
+    means = torch.from_numpy(counts / n) @ values.double().cpu().flatten(1)
+    return means.reshape(samples, *values.shape[1:]).to(values)
 
 
 def adjusted(p_values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

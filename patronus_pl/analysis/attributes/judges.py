@@ -15,8 +15,7 @@ from torch.nn import functional as F
 
 from patronus_pl.analysis.editing.decoding import encode
 from patronus_pl.errors import InvalidOptionError
-from patronus_pl.metrics import SmallCNN, auroc
-from patronus_pl.metrics.logistic import logistic_weights
+from patronus_pl.metrics import SmallCNN, auroc, logistic_weights, mean_and_std
 from patronus_pl.modules import PatronusModule
 from patronus_pl.pixels import as_floats
 from patronus_pl.types import Activations, Attributes, Image, ImageBytes
@@ -133,9 +132,9 @@ class AttributeReader:
     """
 
     def __init__(self, s: Activations, attributes: Attributes) -> None:
-        self.mean, self.std = s.mean(0), s.std(0, correction=0).clamp_min(1e-6)
+        self.mean, self.std = mean_and_std(s)
         z = (s - self.mean) / self.std
-        self.weights = torch.from_numpy(logistic_weights(z.double().numpy(), attributes.double().numpy())).float()
+        self.weights = torch.from_numpy(logistic_weights(z, attributes)).float()
 
     def __call__(self, s: Activations) -> Float[Tensor, "b a"]:
         """Log odds of each attribute."""

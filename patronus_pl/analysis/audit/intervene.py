@@ -15,7 +15,7 @@ from torch import Tensor
 from patronus_pl.analysis.attributes.judges import Judge, judged
 from patronus_pl.analysis.attributes.reading import best_attribute
 from patronus_pl.analysis.evaluating import evaluating
-from patronus_pl.metrics.logistic import logistic_weights
+from patronus_pl.metrics import logistic_weights, mean_and_std
 from patronus_pl.modules import PatronusModule
 from patronus_pl.pixels import as_bytes
 from patronus_pl.types import Activations, Attributes, Image
@@ -71,7 +71,7 @@ def attribute_moves(s: Activations, attributes: Attributes, names: Sequence[str]
         names: of the attributes.
     """
     z, mean, std = _standardised(s)
-    normals = logistic_weights(z.double().numpy(), attributes.double().numpy())[:-1].T
+    normals = logistic_weights(z, attributes)[:-1].T
     return _moves(names, torch.arange(len(names)), torch.from_numpy(normals).float(), z, mean, std)
 
 
@@ -106,7 +106,7 @@ def placebo_moves(like: Moves, s: Activations, count: int, seed: int = 0) -> Mov
     """
     labels = np.random.default_rng(seed).integers(0, 2, (len(s), count)).astype(float)
     z = (s - like.mean) / like.std
-    normals = torch.from_numpy(logistic_weights(z.double().numpy(), labels)[:-1].T).float()
+    normals = torch.from_numpy(logistic_weights(z, labels)[:-1].T).float()
     return _as_far(like, [f"placebo {k}" for k in range(count)], normals, z)
 
 
@@ -128,7 +128,7 @@ def _as_far(like: Moves, names: Sequence[str], direction: Float[Tensor, "k m"], 
 
 
 def _standardised(s: Activations) -> tuple[Activations, Tensor, Tensor]:
-    mean, std = s.mean(0), s.std(0, correction=0).clamp_min(1e-6)
+    mean, std = mean_and_std(s)
     return (s - mean) / std, mean, std
 
 

@@ -54,7 +54,9 @@ def effects(change: Float[Tensor, "p n a"], gain: Float[Tensor, " a"], samples: 
         seed: of the resampling.
     """
     corrected = change / gain
-    return Effects(corrected.mean(1), bootstrap_means(corrected.transpose(0, 1), samples, seed))
+    # Both means in float64: without any spread over images they are then equal to the last bit.
+    share = corrected.double().mean(1).to(corrected)
+    return Effects(share, bootstrap_means(corrected.transpose(0, 1), samples, seed))
 
 
 def tie_matrix(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from patronus_pl.analysis.protocol import Section
 from patronus_pl.metrics import network_hash, two_sample_auc
-from patronus_pl.metrics.latent_quality import Array, Table, check_activations
+from patronus_pl.metrics.tables import Array, Table, check_activations
 from patronus_pl.modules import LatentPrior
 from patronus_pl.types import Activations
 
