@@ -140,8 +140,10 @@ def start_again(layer: PrototypeLayer, first: torch.nn.Linear, idle: Idle, optim
         vector = F.normalize(vector, dim=0) * layer.vectors.norm(dim=1).mean()
     layer.vectors[j] = vector
     # At 0 the picture stays as it is, and the gradient says how the new activation helps.
-    first.weight[:, j] = 0.0
-    for parameter, of in ((layer.vectors, j), (first.weight, (slice(None), j))):
+    m = len(layer.vectors)
+    columns = list(range(j, first.in_features, m))  # its value and, if it can be masked, its "not told"
+    first.weight[:, columns] = 0.0
+    for parameter, of in ((layer.vectors, j), (first.weight, (slice(None), columns))):
         for name in ("exp_avg", "exp_avg_sq"):
             if name in optimizer.state[parameter]:
                 optimizer.state[parameter][name][of] = 0.0

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from einops.layers.torch import Rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,6 +31,8 @@ class UNet(nn.Module):
             a patch come from separate filters, which leaves a visible grain; the head removes it.
         additive_condition: no hidden layer between the condition and the blocks: its entries add up, so that each is
             easier to use by itself than in combinations. False is the paper's.
+        maskable: let entries of the condition be withheld. The condition layer then reads [k · z, 1 - k] for a mask
+            k ∈ {0, 1}^m: every entry has a learned embedding that says "not told", which differs from any value.
 
     Raises:
         InvalidOptionError: sizes that do not fit each other.
@@ -50,6 +52,7 @@ class UNet(nn.Module):
         patch: int = 1,
         head_channels: int = 0,
         additive_condition: bool = False,
+        maskable: bool = False,
     ) -> None:
         super().__init__()
         for name, value in (("image_channels", image_channels), ("condition_dim", condition_dim), ("patch", patch)):
@@ -74,7 +77,7 @@ class UNet(nn.Module):
             patch,
             head_channels,
         )
-        self.additive_condition = additive_condition
+        self.additive_condition, self.maskable = additive_condition, maskable
         self.size_multiple = patch * 2 ** (levels - 1)
         embedding = 4 * base
 
@@ -82,11 +85,8 @@ class UNet(nn.Module):
             return ResidualBlock(inputs, outputs, embedding, groups, dropout, heads if attend else None)
 
         self.time = nn.Sequential(nn.Linear(base, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
-        self.condition = (
-            nn.Linear(condition_dim, embedding)
-            if additive_condition
-            else nn.Sequential(nn.Linear(condition_dim, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
-        )
+        told = nn.Linear(2 * condition_dim if maskable else condition_dim, embedding)
+        self.condition = told if additive_condition else nn.Sequential(told, nn.SiLU(), nn.Linear(embedding, embedding))
         self.first = nn.Conv2d(image_channels * patch**2, base, 3, padding=1)
 
         skips, width = [base], base
@@ -130,11 +130,29 @@ class UNet(nn.Module):
 
     @property
     def condition_input(self) -> nn.Linear:
-        """The layer that reads the condition, a column an entry."""
+        """The layer that reads the condition; columns j and, if `maskable`, m + j belong to entry j."""
         return next(layer for layer in self.condition.modules() if isinstance(layer, nn.Linear))
 
-    def embed_condition(self, condition: Float[Tensor, "b m"]) -> Float[Tensor, "b e"]:
-        """The condition's embedding: the same at every step of a sampling run, so computed once."""
+    def embed_condition(
+        self, condition: Float[Tensor, "b m"], keep: Bool[Tensor, "b m"] | None = None
+    ) -> Float[Tensor, "b e"]:
+        """Return the condition's embedding: the same at every step of a sampling run, so computed once.
+
+        Args:
+            condition: z, the standardised activations.
+            keep: k, which of them the network is told; None for all.
+
+        Raises:
+            InvalidOptionError: a mask for a network that is not `maskable`.
+        """
+        if keep is not None and not self.maskable:
+            raise InvalidOptionError(
+                "this model was trained without masks and has to be told all prototypes; give no `keep`, or train with "
+                "model.masks and model.denoiser.maskable"
+            )
+        if self.maskable:
+            told = torch.ones_like(condition) if keep is None else keep.to(condition.dtype)
+            condition = torch.cat([told * condition, 1 - told], dim=1)
         embedded: Tensor = self.condition(condition)
         return embedded if self.additive_condition else F.silu(embedded)
 

@@ -30,7 +30,7 @@ class DiffusionModule(pl.LightningModule):
         schedule: the noise levels t = 0..T-1.
         prediction: what the network predicts, and how its errors are weighed.
         lr: learning rate of AdamW after warm-up.
-        weight_decay: weight decay of AdamW.
+        weight_decay: weight decay of AdamW; 0.01 unless a module says otherwise.
         warmup_steps: optimiser steps of linear warm-up.
         final_lr: share of `lr` that is left at the end of a cosine decay.
         seed: seed of the noise and timesteps of training.
@@ -39,7 +39,7 @@ class DiffusionModule(pl.LightningModule):
     schedule: NoiseSchedule
     prediction: Prediction
     lr: float
-    weight_decay: float
+    weight_decay: float = 0.01
     warmup_steps: int
     final_lr: float
     seed: int

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patronus_pl.denoiser import UNet
@@ -13,6 +13,7 @@ from patronus_pl.errors import CheckpointError, InvalidOptionError
 from patronus_pl.modules.base import DiffusionModule
 from patronus_pl.modules.checkpoint import configuration
 from patronus_pl.modules.loss_by_noise import LossByNoise
+from patronus_pl.modules.masks import Masks
 from patronus_pl.objective import Edit, Objective, TrainingStep, take_back
 from patronus_pl.prototypes import PatchEncoder, PrototypeLayer
 from patronus_pl.types import Activations, Box, Features, Image, SimilarityMap, Timesteps
@@ -33,8 +34,8 @@ class PatronusModule(DiffusionModule):
         schedule: the noise levels t = 0..T-1.
         prediction: what the network predicts, and how its errors are weighed.
         objective: the penalties; null trains on the denoising loss alone, as the paper does.
+        masks: which prototypes the denoiser is told in training; null tells it all, as the paper does.
         lr: learning rate of AdamW after warm-up.
-        weight_decay: weight decay of AdamW.
         warmup_steps: optimiser steps of linear warm-up.
         final_lr: share of `lr` that is left at the end of a cosine decay; 1 keeps it constant.
         seed: seed of the noise and timesteps, which depend on it and the step alone: a resumed run, or one on another
@@ -53,8 +54,8 @@ class PatronusModule(DiffusionModule):
         schedule: NoiseSchedule,
         prediction: Prediction = Velocity(),
         objective: Objective | None = None,
+        masks: Masks | None = None,
         lr: float = 6e-4,
-        weight_decay: float = 0.01,
         warmup_steps: int = 100,
         final_lr: float = 0.05,
         seed: int = 0,
@@ -62,9 +63,8 @@ class PatronusModule(DiffusionModule):
         super().__init__()
         self.image_shape = (image_shape[0], image_shape[1], image_shape[2])
         self.encoder, self.prototypes, self.denoiser, self.schedule = encoder, prototypes, denoiser, schedule
-        self.prediction, self.objective = prediction, objective
-        self.lr, self.weight_decay, self.warmup_steps, self.final_lr = lr, weight_decay, warmup_steps, final_lr
-        self.seed = seed
+        self.prediction, self.objective, self.masks = prediction, objective, masks
+        self.lr, self.warmup_steps, self.final_lr, self.seed = lr, warmup_steps, final_lr, seed
         self.check_recipe()
         self._check_parts()
         self.to(memory_format=torch.channels_last)  # how convolutions are fastest; checkpoints do not care
@@ -84,6 +84,8 @@ class PatronusModule(DiffusionModule):
         for left, a, right, b in fits:
             if a != b:
                 raise InvalidOptionError(f"{left} is {a} but {right} is {b}; make them equal")
+        if self.masks is not None and not self.denoiser.maskable:
+            raise InvalidOptionError("model.masks needs a denoiser that can be masked; set model.denoiser.maskable")
 
     # ---------------------------------------------------------------------------------------------- using a model
 
@@ -127,13 +129,23 @@ class PatronusModule(DiffusionModule):
         """Return the pixels that a patch sees: (top, left, bottom, right), clipped, bottom and right exclusive."""
         return self.encoder.receptive_field.box(row, col, self.image_shape[1], self.image_shape[2])
 
-    def denoiser_for(self, s: Activations) -> Denoiser:
-        """Return D(x_t, t) → x̂_0 under fixed activations, whose embedding is computed once for all steps."""
-        return self.denoiser_under(self.prototypes.standardised(s))
+    def denoiser_for(self, s: Activations, keep: Bool[Tensor, "b m"] | None = None) -> Denoiser:
+        """Return D(x_t, t) → x̂_0 under fixed activations, whose embedding is computed once for all steps.
 
-    def denoiser_under(self, condition: Activations) -> Denoiser:
+        Args:
+            s: activations, (b, m).
+            keep: which of them the denoiser is told, (b, m); None for all. All False: the model without a condition.
+
+        Raises:
+            InvalidOptionError: a mask for a model that was trained without, or one of another shape.
+        """
+        if keep is not None and keep.shape != s.shape:
+            raise InvalidOptionError(f"keep has shape {tuple(keep.shape)}, but s has {tuple(s.shape)}; make them equal")
+        return self.denoiser_under(self.prototypes.standardised(s), keep)
+
+    def denoiser_under(self, condition: Activations, keep: Bool[Tensor, "b m"] | None = None) -> Denoiser:
         """Return D(x_t, t) → x̂_0 under a condition, which `PrototypeLayer.standardised` makes of activations."""
-        embedded = self.denoiser.embed_condition(condition)
+        embedded = self.denoiser.embed_condition(condition, keep)
 
         def network(x_t: Image, t: Timesteps) -> Image:
             output: Tensor = self.denoiser(x_t.to(self.dtype), t, embedded)
@@ -222,7 +234,12 @@ class PatronusModule(DiffusionModule):
         k = len(x_0) // 2 if self.objective is not None and self.objective.judges_edits else 0
         own, other = condition[:k], conditions.roll(1, 0)[draw.rows][:k]
         changed, prototype, valid = take_back(own, other, draw.uniform(s.shape[1])[:k])
-        denoise = self.denoiser_under(torch.cat([condition, changed]))
+        keep = None
+        if self.masks is not None:
+            told = self.masks.keep(draw.uniform(s.shape[1] + 2), self.trainer.global_step)
+            told[:k] = told[:k].scatter(1, prototype[:, None], True)  # an edit is told, the same before and after
+            keep = torch.cat([told, told[:k]])
+        denoise = self.denoiser_under(torch.cat([condition, changed]), keep)
         clean = denoise(torch.cat([x_t, x_t[:k]]), torch.cat([t, t[:k]]))
         before, after = clean[: len(x_0)], clean[len(x_0) :]
         losses = self.prediction.loss(x_0, before, t, self.schedule)

@@ -54,6 +54,7 @@ def translated(options: dict[str, Any]) -> dict[str, Any]:
         for name in names.values():
             old.pop(name, None)
     old.pop("revival", None)  # a callback now
+    old.pop("weight_decay", None)  # the default of AdamW now; a checkpoint's optimiser keeps its own
     old["objective"] = {"class_path": f"{PACKAGE}.objective.objective.Objective", "init_args": slots}
     return old
 
