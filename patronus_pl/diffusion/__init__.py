@@ -1,5 +1,6 @@
 """Noise schedule, predictions and samplers. They know no network, and serve images and vectors alike."""
 
+from patronus_pl.diffusion.guidance import guided, weights_of_rows
 from patronus_pl.diffusion.prediction import Denoiser, Epsilon, Prediction, Velocity
 from patronus_pl.diffusion.samplers import NoiseSource, Step, ddim, ddim_invert, ddpm, dpm_solver_pp, last, sample_steps
 from patronus_pl.diffusion.sampling import Sampler, Sampling
@@ -19,6 +20,8 @@ __all__ = [
     "ddim_invert",
     "ddpm",
     "dpm_solver_pp",
+    "guided",
     "last",
     "sample_steps",
+    "weights_of_rows",
 ]

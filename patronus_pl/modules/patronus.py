@@ -8,7 +8,18 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patronus_pl.denoiser import UNet
-from patronus_pl.diffusion import Denoiser, NoiseSchedule, NoiseSource, Prediction, Sampler, Step, Velocity, samplers
+from patronus_pl.diffusion import (
+    Denoiser,
+    NoiseSchedule,
+    NoiseSource,
+    Prediction,
+    Sampler,
+    Step,
+    Velocity,
+    guided,
+    samplers,
+    weights_of_rows,
+)
 from patronus_pl.errors import CheckpointError, InvalidOptionError
 from patronus_pl.modules.base import DiffusionModule
 from patronus_pl.modules.checkpoint import configuration
@@ -129,19 +140,35 @@ class PatronusModule(DiffusionModule):
         """Return the pixels that a patch sees: (top, left, bottom, right), clipped, bottom and right exclusive."""
         return self.encoder.receptive_field.box(row, col, self.image_shape[1], self.image_shape[2])
 
-    def denoiser_for(self, s: Activations, keep: Bool[Tensor, "b m"] | None = None) -> Denoiser:
+    def denoiser_for(
+        self,
+        s: Activations,
+        keep: Bool[Tensor, "b m"] | None = None,
+        base: Activations | None = None,
+        guidance: float | Float[Tensor, " m"] | None = None,
+    ) -> Denoiser:
         """Return D(x_t, t) → x̂_0 under fixed activations, whose embedding is computed once for all steps.
 
         Args:
             s: activations, (b, m).
             keep: which of them the denoiser is told, (b, m); None for all. All False: the model without a condition.
+            base: activations that `guidance` starts from, such as those of the unedited images.
+            guidance: w in D(x_t, t | base) + w · [D(x_t, t | s) - D(x_t, t | base)], one for all or one a prototype
+                (see `weights_of_rows`). Without `base`, the denoiser that is told nothing takes its place. None: no
+                guidance.
 
         Raises:
-            InvalidOptionError: a mask for a model that was trained without, or one of another shape.
+            InvalidOptionError: masks for a model that was trained without, a mask of another shape, or an impossible
+                guidance.
         """
         if keep is not None and keep.shape != s.shape:
             raise InvalidOptionError(f"keep has shape {tuple(keep.shape)}, but s has {tuple(s.shape)}; make them equal")
-        return self.denoiser_under(self.prototypes.standardised(s), keep)
+        given = self.denoiser_under(self.prototypes.standardised(s), keep)
+        if guidance is None:
+            return given
+        untold = torch.zeros_like(s, dtype=torch.bool) if base is None else keep
+        without = self.denoiser_under(self.prototypes.standardised(s if base is None else base), untold)
+        return guided(without, given, weights_of_rows(guidance, s, base))
 
     def denoiser_under(self, condition: Activations, keep: Bool[Tensor, "b m"] | None = None) -> Denoiser:
         """Return D(x_t, t) → x̂_0 under a condition, which `PrototypeLayer.standardised` makes of activations."""
@@ -172,6 +199,7 @@ class PatronusModule(DiffusionModule):
         eta: float = 0.0,
         clip: bool = True,
         noise: NoiseSource | None = None,
+        **told: Any,
     ) -> Image:
         """Return the image that x_T becomes under s, in [-1, 1] if `clip` holds predictions there.
 
@@ -183,8 +211,10 @@ class PatronusModule(DiffusionModule):
             eta: η of DDIM.
             clip: hold every predicted x_0 in [-1, 1].
             noise: source of the noise of `ddpm` and η > 0, with one generator an image.
+            told: `keep`, `base` and `guidance`, see `denoiser_for`.
         """
-        return samplers.last(self.sample_steps(x_T, s, steps, sampler, eta=eta, clip=clip, noise=noise))
+        denoiser = self.denoiser_for(s, **told)
+        return samplers.last(samplers.sample_steps(sampler, denoiser, x_T, self.schedule, steps, eta, clip, noise))
 
     def sample_steps(
         self, x_T: Image, s: Activations, steps: int = 50, sampler: Sampler = "ddim", clip: bool = True, **options: Any
