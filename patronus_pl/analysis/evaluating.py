@@ -1,4 +1,4 @@
-"""`evaluating`: what every explanation does to the model first, and undoes."""
+"""`evaluating`: a decorator that puts the model into evaluation mode while a function runs."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -13,10 +13,10 @@ R = TypeVar("R")
 
 
 def evaluating(function: Callable[Concatenate[PatronusModule, P], R]) -> Callable[Concatenate[PatronusModule, P], R]:
-    """Run `function(model, ...)` in evaluation mode and without gradients, and leave the model as it was.
+    """Make `function(model, ...)` run with the model in evaluation mode and without gradients.
 
-    Dropout in a model fresh from training would make two runs from the same noise differ, and every effect of an edit
-    with it.
+    The mode that the model was in before is restored afterwards, also after an error. In training mode dropout would
+    make two runs from the same noise differ, and an edit could not be told from chance.
     """
 
     @wraps(function)
@@ -24,7 +24,7 @@ def evaluating(function: Callable[Concatenate[PatronusModule, P], R]) -> Callabl
         training = model.training
         model.eval()
         try:
-            with torch.no_grad():  # unlike inference mode, its results may be used in computations with gradients
+            with torch.no_grad():  # not inference mode, whose results cannot be used in computations with gradients
                 return function(model, *args, **kwargs)
         finally:
             model.train(training)

@@ -9,7 +9,16 @@ from tqdm import tqdm
 
 @contextmanager
 def counting(denoiser: nn.Module, total: int, shown: bool = True) -> Iterator[Callable[[str], None]]:
-    """A progress bar over images that pass the denoiser, where nearly all the time goes; yields what sets its label."""
+    """Show a progress bar that counts the images passing the denoiser, where nearly all the time goes.
+
+    Args:
+        denoiser: the network whose inputs are counted.
+        total: how many images will pass it.
+        shown: False shows nothing.
+
+    Yields:
+        a function that sets the label of the bar.
+    """
     with tqdm(total=total, unit="img", unit_scale=True, smoothing=0.05, disable=not shown) as bar:
 
         def count(_module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:

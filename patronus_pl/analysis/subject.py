@@ -12,29 +12,29 @@ from patronus_pl.pixels import as_floats
 from patronus_pl.types import Image
 
 MASKED = 512
-"""Images whose parts are looked at."""
+"""How many images have their parts looked at, the first ones."""
 
 
 @runtime_checkable  # the tests check types at run time
 class ImageSource(Protocol):
-    """What `Subject.of` asks of the data: an `ImageDataModule`, which this folder does not import."""
+    """What `Subject.of` needs of a data module. `ImageDataModule` has it; this folder must not import that class."""
 
     @property
     def attribute_names(self) -> Sequence[str]:
-        """Of all attributes."""
+        """Names of all attributes."""
 
     @property
     def attribute_kind(self) -> Sequence[str]:
-        """Of each attribute: `local`, `global`, `unknown`."""
+        """Kind of each attribute: `local`, `global` or `unknown`."""
 
     def table(self, split: str) -> Any:
-        """Images, attributes and ids."""
+        """Return the images, attributes and ids of a split."""
 
     def describe(self) -> dict[str, Any]:
-        """What decides the images."""
+        """Return what decides the images, such as name, size and seed."""
 
     def attribute_masks(self, split: str, rows: Int[np.ndarray, " k"]) -> Bool[np.ndarray, "k a h w"] | None:
-        """The part that shows each attribute; None where no parts are known."""
+        """Return the part of each image that shows each attribute; None where no parts are known."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Subject:
 
     @classmethod
     def of(cls, data: ImageSource, split: str, n: int | None = None) -> "Subject":
-        """The first n images of a split (None: all), with what the data know of them."""
+        """Take the first n images of a split (None: all), with their attributes, ids and parts."""
         table = data.table(split)
         rows = np.arange(len(table) if n is None else min(n, len(table)))
         return cls(
@@ -76,5 +76,5 @@ class Subject:
         )
 
     def first(self, count: int) -> Image:
-        """The first images, in [-1, 1]."""
+        """Return the first images as floats in [-1, 1], shape (count, c, h, w)."""
         return as_floats(torch.from_numpy(np.ascontiguousarray(self.images[:count])))

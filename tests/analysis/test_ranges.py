@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from patronus_pl.analysis.ranges import measure_ranges, ranges, unmeasured
+from patronus_pl.analysis.ranges import ranges, set_ranges, unmeasured
 from patronus_pl.modules import PatronusModule
 from tests.analysis.painter import images, painter
 
@@ -18,7 +18,7 @@ def test_a_fresh_model_is_unmeasured_until_it_is_measured(tiny_model: PatronusMo
     assert unmeasured(tiny_model)
     x = torch.rand(20, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     before = {name: value.clone() for name, value in tiny_model.state_dict().items()}
-    measure_ranges(tiny_model, iter([x[:12], x[12:]]))
+    set_ranges(tiny_model, tiny_model.encode(x).detach())
     assert not unmeasured(tiny_model)
     s = tiny_model.encode(x).detach().numpy()
     np.testing.assert_allclose(tiny_model.activation_high.numpy(), np.quantile(s, 0.98, axis=0), rtol=1e-4)
@@ -29,5 +29,5 @@ def test_a_fresh_model_is_unmeasured_until_it_is_measured(tiny_model: PatronusMo
 def test_ranges_that_were_measured_are_known() -> None:
     model = painter()
     assert not unmeasured(model)
-    measure_ranges(model, [images(50)])
+    set_ranges(model, model.encode(images(50)))
     assert (model.activation_high - model.activation_low).min() > 0.8  # of a width of 1

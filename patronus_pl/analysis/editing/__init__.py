@@ -1,1 +1,1 @@
-"""Take images apart into activations and noise, change activations, and decode."""
+"""Invert images to noise, change their activations, and decode again."""

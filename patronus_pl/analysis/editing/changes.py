@@ -15,14 +15,15 @@ from patronus_pl.types import Activations
 
 @dataclass(frozen=True)
 class Change:
-    """One prototype's new activation.
+    """A new activation for one prototype.
 
     Attributes:
-        prototype: which.
-        to: how `value` is meant. `absolute`: the activation itself; `range`: 0 is the low and 1 the high end of the
-            prototype's own range, and beyond; `quantile`: of its activations in a reference set; `factor`: times what
-            the image has; `remove`: the low end of its range.
-        value: ignored by `remove`.
+        prototype: its index.
+        to: what `value` means. `absolute`: it is the activation; `range`: 0 is the low and 1 the high end of the
+            prototype's own range, and other numbers lie beyond; `quantile`: it is a quantile of the prototype's
+            activations in a reference set; `factor`: the image's activation is multiplied by it; `remove`: there is no
+            value, the activation becomes the low end of the range.
+        value: the number; `remove` ignores it.
     """
 
     prototype: int
@@ -37,14 +38,18 @@ def set_activations(
     high: Float[Tensor, " m"],
     reference: Float[Tensor, "n m"] | None = None,
 ) -> Activations:
-    """Activations after some changes, in their order; the others stay.
+    """Return activations after the changes, applied in their order; all others stay as they are. Shape (b, m).
 
     Args:
-        s: (b, m).
+        s: (b, m) activations before.
         changes: what to change.
-        low: (m,) low end of each prototype's range: `model.activation_low`.
-        high: (m,) its high end: `model.activation_high`.
+        low: (m,) the low ends of the ranges, `model.activation_low`.
+        high: (m,) the high ends, `model.activation_high`.
         reference: (n, m) activations of a data set, which `quantile` needs.
+
+    >>> low, high = torch.zeros(2), torch.tensor([4.0, 8.0])
+    >>> set_activations(torch.ones(1, 2), [Change(1, "range", 0.5)], low, high)
+    tensor([[1., 4.]])
 
     Raises:
         InvalidOptionError: a prototype that does not exist, an unknown kind of change, a quantile outside [0, 1] or

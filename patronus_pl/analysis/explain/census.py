@@ -135,9 +135,3 @@ def _neighbours(vectors: Float[Tensor, "m d"]) -> tuple[Int[Tensor, " m"], Float
     unit = F.normalize(vectors, dim=1)
     cosine, nearest = (unit @ unit.T).fill_diagonal_(-torch.inf).max(1)
     return nearest, cosine
-
-
-# ---- consistency -----------------------------------------------------------------------------------------------------
-
-
-# ---- attributes ------------------------------------------------------------------------------------------------------

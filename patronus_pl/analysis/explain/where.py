@@ -164,6 +164,3 @@ def point_at_parts(
         patch = torch.stack([location.row[:, j], location.col[:, j]], -1)
         by_box.append(pointing_game(patch, rows.T @ part.float() @ cols > 0))  # patches in the place of pixels
     return by_centre, by_box
-
-
-# ---- bytes and floats ------------------------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ def _encoded(
     kind, shown = "png" if quality is None else "webp", dict[str, dict[str, Any]]()
     for name, picture in pictures:
         step = 1 if picture.exact else every
-        data = figures.encode(picture.pixels[::step, ::step], quality)
+        data = figures.png_or_webp(picture.pixels[::step, ::step], quality)
         limit -= len(data)
         if limit < 0:
             return None

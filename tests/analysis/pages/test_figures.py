@@ -111,7 +111,7 @@ def test_shades_deepen_with_the_value_and_turn_with_its_sign():
 
 def test_encode_is_lossless_as_png_and_smaller_as_webp():
     pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 4), dtype=np.uint8)
-    png, webp = figures.encode(pixels), figures.encode(pixels, quality=50)
+    png, webp = figures.png_or_webp(pixels), figures.png_or_webp(pixels, quality=50)
     assert (np.asarray(Image.open(io.BytesIO(png))) == pixels).all()
     assert Image.open(io.BytesIO(webp)).size == (30, 40)
     assert len(webp) < len(png)
@@ -130,16 +130,6 @@ def test_image_grid_grows_with_its_labels():
     plain, labelled = read(figures.image_grid(images)), read(figures.image_grid(images, ["a long label"]))
     assert labelled.shape[0] == plain.shape[0]
     assert labelled.shape[1] > plain.shape[1]
-
-
-def test_histogram_splits_by_attribute():
-    values = torch.linspace(0, 1, 64)
-    present = (values > 0.5).float()
-    alone, split = read(figures.histogram(values)), read(figures.histogram(values, present, "A_$1"))
-    assert count(alone, ACCENT) > 1000
-    # The two halves do not overlap: the left one is in the second colour, the right one in the first.
-    blue, red = (np.argwhere((split[..., 2].astype(int) - split[..., 0]) * sign > 60)[:, 1] for sign in (1, -1))
-    assert np.median(blue) < np.median(red)
 
 
 def test_matrix_colours_by_sign_and_greys_out_what_is_unknown():
