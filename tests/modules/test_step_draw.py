@@ -67,7 +67,7 @@ def test_every_timestep_is_drawn_and_every_batch_covers_all() -> None:
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
 def test_timesteps_of_many_steps_follow_the_law_too(power: float) -> None:
-    """t < k whenever u^(1/power) < k/T, which has the probability (k/T)^power."""
+    """The timestep t is below k whenever u^(1/power) < k/T, which has the probability (k/T)^power."""
     t = torch.cat([StepDraw(torch.empty(50, 1), 0, step).timesteps(100, power) for step in range(100)]).numpy()
     for k in (1, 10, 50, 90):
         assert (t < k).mean() == pytest.approx((k / 100) ** power, abs=0.01)

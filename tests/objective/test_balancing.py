@@ -82,8 +82,8 @@ def test_weights_take_the_tie_out_of_the_correlation() -> None:
 def test_the_plain_penalty_prefers_mixtures_of_tied_concepts() -> None:
     """Sum and difference are uncorrelated in tied data, but not what either concept is; the weights let pure ones be.
 
-    The plain penalty prefers (a + b, a - b) to (a, b). Under the weights both are free: rotations of independent columns
-    are uncorrelated, which is what the kurtosis penalty is for. A lopsided mixture costs.
+    The plain penalty prefers (a + b, a - b) to (a, b). Under the weights both are free: rotations of independent
+    columns are uncorrelated, which is what the kurtosis penalty is for. A lopsided mixture costs.
     """
     a = tied(0.75)
     weights = balancing_weights(a, joint_frequencies(a))
