@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +85,7 @@ def plain(path: Path, how: Preprocessing) -> Image.Image:
         return _read(io.BytesIO(without_text(path.read_bytes())), how)  # more text than Pillow decompresses
 
 
-def _read(source: BinaryIO, how: Preprocessing) -> Image.Image:
+def _read(source: io.BufferedIOBase, how: Preprocessing) -> Image.Image:
     with Image.open(source) as image:
         if image.format == "JPEG" and image.width * image.height > DRAFT:
             image.draft(image.mode, (4 * how.image_size, 4 * how.image_size))

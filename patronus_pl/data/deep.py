@@ -1,13 +1,15 @@
 """Read images of more than 8 bits per value, and find the value that is white in all images of a data set."""
 
 import hashlib
+import io
 import json
 import os
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +21,12 @@ from patronus_pl.files import replacing
 DEEP_EXTENSIONS = frozenset({".pgm", ".png", ".ppm", ".tif", ".tiff"})
 WHITES = (1, 255, 1023, 4095, 16383, 65535)
 """The largest values of 1, 8, 10, 12, 14 and 16 bits."""
-BITS_PER_SAMPLE = 258  # TIFF tag
 
 Values = NDArray[Any]
 """(h, w, k): grey, grey and alpha, RGB, or RGB and alpha, whole numbers or float32; alpha in 0..65535."""
 
 
-def values(source: BinaryIO, image: Image.Image) -> Values | None:
+def values(source: io.BufferedIOBase, image: Image.Image) -> Values | None:
     """Return the stored values of an image with more than 8 bits per value, (h, w, k); None for 8 bits.
 
     Args:
@@ -35,10 +36,11 @@ def values(source: BinaryIO, image: Image.Image) -> Values | None:
     Raises:
         ValueError: a negative value, or one that is not a number.
     """
+    found: Values
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         found = np.asarray(image)[..., None]
-    elif image.format == "PNG" and _png_depth(source) == 16:
-        found = _png16(source)
+    elif ";16" in (raw := _raw_mode(image)) and image.mode in ("RGB", "RGBA"):
+        found = _sixteen_bits(source, raw)
     else:
         return None
     if not np.isfinite(found).all():
@@ -46,6 +48,35 @@ def values(source: BinaryIO, image: Image.Image) -> Values | None:
     if found.min() < 0:
         raise ValueError(f"values from {found.min():g} to {found.max():g} start below 0; shift them to start at 0")
     return found
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """Return how Pillow unpacks the bytes of an open file, such as `RGB;16B`; "" if it does not say."""
+    tiles = getattr(image, "tile", None) or [("", None, 0, "")]
+    args = tiles[0][3]
+    return args if isinstance(args, str) else str(args[0]) if args else ""
+
+
+def _sixteen_bits(source: io.BufferedIOBase, raw: str) -> Values:
+    """Return colours of 16 bits. Pillow keeps the high bytes; if told the other byte order, it keeps the low ones."""
+    if raw == "LA;16B":  # four bytes per pixel, as RGBA has: high and low byte of grey, high and low byte of alpha
+        both = _unpacked(source, "RGBA").astype(np.uint16)
+        return both[..., 0::2] * 256 + both[..., 1::2]
+    native = "L" if sys.byteorder == "little" else "B"
+    order = raw[-1].replace("N", native)
+    high, low = (_unpacked(source, raw[:-1] + way).astype(np.uint16) for way in (order, {"B": "L", "L": "B"}[order]))
+    return high * 256 + low
+
+
+def _unpacked(source: io.BufferedIOBase, raw: str) -> Values:
+    """Return the pixels (h, w, k) of a file, its bytes unpacked as `raw` says."""
+    source.seek(0)
+    with Image.open(io.BytesIO(source.read())) as image:
+        tiles = []
+        for codec, extents, offset, args in getattr(image, "tile", ()):
+            tiles.append((codec, extents, offset, raw if isinstance(args, str) else (raw, *args[1:])))
+        image.tile = tiles
+        return np.asarray(image)
 
 
 def picture(found: Values, channels: int, white: float | None) -> Image.Image:
@@ -79,29 +110,12 @@ def picture(found: Values, channels: int, white: float | None) -> Image.Image:
     return Image.fromarray(np.rint(scaled).astype(np.uint8))
 
 
-def _png_depth(source: BinaryIO) -> int:
+def _png_depth(source: io.BufferedIOBase) -> int:
     position = source.tell()
     source.seek(24)
     depth = source.read(1)
     source.seek(position)
     return depth[0] if depth else 0
-
-
-def _png16(source: BinaryIO) -> Values:
-    """Return colour or alpha of 16 bits, which Pillow would cut to 8."""
-    import torch
-    from torchvision.io import ImageReadMode, decode_png  # costs a second; rarely needed
-
-    position = source.tell()
-    source.seek(0)
-    data = torch.frombuffer(bytearray(source.read()), dtype=torch.uint8)
-    source.seek(position)
-    try:
-        pixels = decode_png(data, ImageReadMode.UNCHANGED)
-    except RuntimeError as error:
-        raise OSError(f"damaged PNG of 16 bits ({error})") from error
-    found: Values = pixels.permute(1, 2, 0).numpy()
-    return found
 
 
 def white_of(name: str, files: Sequence[Path], root: Path, folder: Path) -> float | None:
@@ -116,7 +130,7 @@ def white_of(name: str, files: Sequence[Path], root: Path, folder: Path) -> floa
         folder: where caches are kept.
 
     Raises:
-        InvalidOptionError: values above 16 bits, or colours that Pillow cannot read exactly.
+        InvalidOptionError: values above 16 bits.
     """
     files = [file for file in files if file.suffix.lower() in DEEP_EXTENSIONS]
     if not files:
@@ -124,33 +138,25 @@ def white_of(name: str, files: Sequence[Path], root: Path, folder: Path) -> floa
     memo = f"white-{_key(files, root)}.json"
     for place in (root / ".patronus_cache", folder):
         with suppress(OSError, ValueError, KeyError, TypeError):
-            known = json.loads((place / memo).read_text())["largest"]
-            return _white(name, files, float(known["grey"]), float(known["tiff"]))
+            return _white(name, float(json.loads((place / memo).read_text())["largest"]))
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        largest = list(pool.map(_largest, files, chunksize=64))
-    grey, tiff = (max((x[kind] for x in largest), default=-1.0) for kind in (0, 1))
+        largest = max(pool.map(_largest, files, chunksize=64))
     with suppress(OSError, PatronusError):
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / memo, "set data.cache_dir") as file:
-            file.write(json.dumps({"largest": {"grey": grey, "tiff": tiff}}).encode())
-    return _white(name, files, grey, tiff)
+            file.write(json.dumps({"largest": largest}).encode())
+    return _white(name, largest)
 
 
-def _white(name: str, files: Sequence[Path], grey: float, tiff: float) -> float | None:
-    if max(grey, tiff) < 0:
+def _white(name: str, largest: float) -> float | None:
+    if largest < 0:
         return None
-    largest = max(grey, tiff)
-    white = next((float(value) for value in WHITES if value >= largest), None)
-    if white is None:
-        raise InvalidOptionError(
-            f"{name}: pixels hold values up to {largest:g}, more than 16 bits; set data.white to the value of white"
-        )
-    if tiff >= 0 and white < WHITES[-1]:
-        raise InvalidOptionError(
-            f"{name}: colour TIFF files of 16 bits use only 0..{white:g}, of which Pillow keeps 8 of 16 bits; save "
-            "them as PNG of 16 bits or with 8 bits"
-        )
-    return white
+    for white in WHITES:
+        if white >= largest:
+            return float(white)
+    raise InvalidOptionError(
+        f"{name}: pixels hold values up to {largest:g}, more than 16 bits; set data.white to the value of white"
+    )
 
 
 def _key(files: Sequence[Path], root: Path) -> str:
@@ -163,18 +169,14 @@ def _key(files: Sequence[Path], root: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _largest(path: Path) -> tuple[float, float]:
-    """Return the largest value of one deep image, as grey or exact colour, and as a colour TIFF; -1 for neither."""
+def _largest(path: Path) -> float:
+    """Return the largest value of one image of more than 8 bits; -1 for other images."""
     try:
         with path.open("rb") as file:
             if path.suffix.lower() == ".png" and _png_depth(file) <= 8:
-                return -1.0, -1.0
+                return -1.0
             with Image.open(file) as image:
-                if image.format == "TIFF" and image.mode in ("RGB", "RGBA", "RGBX", "CMYK", "LA"):
-                    bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,))
-                    return -1.0, float(np.asarray(image).max()) * 257 if max(bits) > 8 else -1.0
                 found = values(file, image)
-        colours = -1 if found is None else found[..., :-1] if found.shape[-1] in (2, 4) else found
-        return float(np.max(colours)), -1.0
+        return -1.0 if found is None else float(np.max(found[..., :-1] if found.shape[-1] in (2, 4) else found))
     except Exception:  # a damaged file is named when it is decoded
-        return -1.0, -1.0
+        return -1.0

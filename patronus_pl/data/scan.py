@@ -40,11 +40,14 @@ def scan(root: Path) -> Found:
         seen.add((status.st_dev, status.st_ino))
         for entry in _entries(folder):
             path = folder / entry.name
-            if entry.is_dir():
-                (links if entry.is_symlink() else waiting).append(path)
-            elif entry.is_file():
-                (found.images if path.suffix.lower() in EXTENSIONS else found.others).append(path)
-            elif entry.is_symlink():
+            try:
+                if entry.is_dir():
+                    (links if entry.is_symlink() else waiting).append(path)
+                elif entry.is_file():
+                    (found.images if path.suffix.lower() in EXTENSIONS else found.others).append(path)
+                elif entry.is_symlink():
+                    found.broken.append(path)
+            except OSError:  # a link to itself
                 found.broken.append(path)
     return Found(*(sorted(paths) for paths in found))
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from patronus_pl.data.table import NAMELESS, Table
+from patronus_pl.data.table import Table
 from patronus_pl.errors import AttributeTableError, CorruptFileError, DatasetNotFoundError, InvalidOptionError
 
 SEPARATORS = ",;\t|"
@@ -167,8 +167,3 @@ def _word(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return "" if value is None or value != value else str(value).strip()
-
-
-def is_nameless(name: str) -> bool:
-    """Return whether a column has no name of its own, as the index that pandas writes."""
-    return NAMELESS.fullmatch(name) is not None

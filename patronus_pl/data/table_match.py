@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patronus_pl.data.decode import EXTENSIONS
-from patronus_pl.data.table import Table
+from patronus_pl.data.table import NAMELESS, Table
 from patronus_pl.errors import AttributeTableError
 
 NUMBER = re.compile(r"[0-9]+")
@@ -72,14 +72,14 @@ class ImageNames:
             found.setdefault(image, []).extend(left[row] for row in rows)
         return found
 
-    def count(self, values: Sequence[str]) -> int:
-        """Return how many images a column names. Numbers count only if they differ and most of them name images."""
-        distinct = [path_of(value) for value in dict.fromkeys(values) if value]
-        found = self._by_text(distinct)
-        if not found and len(distinct) == len(values):
-            numbered = self._by_number(distinct)
-            found = numbered if 2 * len(numbered) >= len(values) else {}
-        return len(found)
+    def count_by_path(self, values: Sequence[str]) -> int:
+        """Return how many images a column names by their paths."""
+        return len(self._by_text([path_of(value) for value in dict.fromkeys(values) if value]))
+
+    def count_by_number(self, values: Sequence[str]) -> int:
+        """Return how many images a column names by their numbers; 0 unless all values differ and most name images."""
+        found = len(self._by_number([path_of(value) for value in values]))
+        return found if 2 * found >= len(values) else 0
 
     def _by_text(self, values: Sequence[str]) -> Found:
         found = self._by_path(values) or self._by_path([_stem(value) for value in values])
@@ -126,13 +126,21 @@ def _without_common_folders(paths: Sequence[str]) -> list[str]:
 
 
 def id_column_of(table: Table, names: ImageNames) -> str:
-    """Return the first column whose values name most of its images, else the one that names the most images."""
-    counts: dict[str, int] = {}
-    for name, values in table.columns.items():
-        counts[name] = names.count(values)
-        if 2 * counts[name] > min(len(values), len(names.paths)):
-            return name
-    return max(counts, key=counts.__getitem__, default="")
+    """Return the column that names the images: by path if any does, else by number.
+
+    The first column that names most of its images is taken, else the one that names the most. Columns without a name
+    come last, since they count rows in most tables.
+    """
+    columns = sorted(table.columns, key=lambda name: NAMELESS.fullmatch(name) is not None)
+    for count in (names.count_by_path, names.count_by_number):
+        counts: dict[str, int] = {}
+        for name in columns:
+            counts[name] = count(table.columns[name])
+            if 2 * counts[name] > min(len(table.columns[name]), len(names.paths)):
+                return name
+        if any(counts.values()):
+            return max(counts, key=counts.__getitem__)
+    return next(iter(columns), "")
 
 
 def match_rows(table: Table, column: str, ids: Sequence[str], root: object) -> NDArray[np.int64]:
