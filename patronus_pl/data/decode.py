@@ -85,7 +85,7 @@ def plain(path: Path, how: Preprocessing) -> Image.Image:
         return _read(io.BytesIO(without_text(path.read_bytes())), how)  # more text than Pillow decompresses
 
 
-def _read(source: io.BufferedIOBase, how: Preprocessing) -> Image.Image:
+def _read(source: io.BufferedReader | io.BytesIO, how: Preprocessing) -> Image.Image:
     with Image.open(source) as image:
         if image.format == "JPEG" and image.width * image.height > DRAFT:
             image.draft(image.mode, (4 * how.image_size, 4 * how.image_size))

@@ -26,7 +26,7 @@ Values = NDArray[Any]
 """(h, w, k): grey, grey and alpha, RGB, or RGB and alpha, whole numbers or float32; alpha in 0..65535."""
 
 
-def values(source: io.BufferedIOBase, image: Image.Image) -> Values | None:
+def values(source: io.BufferedReader | io.BytesIO, image: Image.Image) -> Values | None:
     """Return the stored values of an image with more than 8 bits per value, (h, w, k); None for 8 bits.
 
     Args:
@@ -57,7 +57,7 @@ def _raw_mode(image: Image.Image) -> str:
     return args if isinstance(args, str) else str(args[0]) if args else ""
 
 
-def _sixteen_bits(source: io.BufferedIOBase, raw: str) -> Values:
+def _sixteen_bits(source: io.BufferedReader | io.BytesIO, raw: str) -> Values:
     """Return colours of 16 bits. Pillow keeps the high bytes; if told the other byte order, it keeps the low ones."""
     if raw == "LA;16B":  # four bytes per pixel, as RGBA has: high and low byte of grey, high and low byte of alpha
         both = _unpacked(source, "RGBA").astype(np.uint16)
@@ -68,7 +68,7 @@ def _sixteen_bits(source: io.BufferedIOBase, raw: str) -> Values:
     return high * 256 + low
 
 
-def _unpacked(source: io.BufferedIOBase, raw: str) -> Values:
+def _unpacked(source: io.BufferedReader | io.BytesIO, raw: str) -> Values:
     """Return the pixels (h, w, k) of a file, its bytes unpacked as `raw` says."""
     source.seek(0)
     with Image.open(io.BytesIO(source.read())) as image:
@@ -110,7 +110,7 @@ def picture(found: Values, channels: int, white: float | None) -> Image.Image:
     return Image.fromarray(np.rint(scaled).astype(np.uint8))
 
 
-def _png_depth(source: io.BufferedIOBase) -> int:
+def _png_depth(source: io.BufferedReader | io.BytesIO) -> int:
     position = source.tell()
     source.seek(24)
     depth = source.read(1)
