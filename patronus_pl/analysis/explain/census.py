@@ -1,6 +1,6 @@
-"""The census: which prototypes live, which say the same, which speak of the whole image, and what each one reads.
+"""The census: which prototypes hardly vary, which are duplicates, and which follow the whole image.
 
-Everything here is computed from activations, prototypes and feature vectors; no model is run.
+It is computed from activations and prototype vectors; no model is run.
 """
 
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ GLOBAL = 1 / 3
 
 @dataclass(frozen=True)
 class Census:
-    """What `census` found. All tensors are on the CPU.
+    """Which of m prototypes are dead, duplicate or global. All tensors are on the CPU.
 
     Attributes:
         std: (m,) standard deviation of each prototype's activation.
         dead: (m,) whether it hardly varies.
-        correlation: (m, m) Pearson; 0 for a prototype that is constant.
-        duplicates: pairs (j, k), j < k, of live prototypes that say the same, the closest pair first.
+        correlation: (m, m) Pearson's correlation of the activations; 0 for a prototype that is dead.
+        duplicates: pairs (j, k), j < k, of live prototypes whose |correlation| exceeds 0.95, the closest pair first.
         spread: (m,) share of an image's patches that follow it, see `TopPatches`; NaN where unknown.
         is_global: (m,) whether that share is large.
         effective_rank: how many independent directions the live prototypes span: 1 .. number of live ones, 0 if none.
@@ -52,11 +52,11 @@ class Census:
 
     @property
     def live(self) -> Bool[Tensor, " m"]:
-        """(m,) those that are not dead."""
+        """Return whether each prototype varies, shape (m,)."""
         return ~self.dead
 
     def summary(self) -> dict[str, int | float]:
-        """Plain numbers, for a logger or JSON."""
+        """Return counts and means as plain numbers, for a logger or JSON."""
         return {
             "prototypes": len(self.dead),
             "dead": int(self.dead.sum()),
@@ -110,7 +110,13 @@ def census(
 
 
 def effective_rank(matrix: Float[Tensor, "m m"]) -> float:
-    """Exponential of the entropy of the eigenvalues of a symmetric, positive semi-definite matrix; 0 if it vanishes."""
+    """Return the exponential of the entropy of the eigenvalues of a symmetric, positive semi-definite matrix.
+
+    It is between 1 and m, and 0 for a matrix of zeros.
+
+    >>> round(effective_rank(torch.eye(3)), 6)
+    3.0
+    """
     eigenvalues = torch.linalg.eigvalsh(matrix.double()).clamp_min(0)
     if eigenvalues.sum() == 0:
         return 0.0

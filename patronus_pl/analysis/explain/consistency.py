@@ -1,4 +1,4 @@
-"""Whether the patches of a prototype show one thing."""
+"""Consistency: whether the top patches of a prototype look alike."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from patronus_pl.errors import InvalidOptionError
 
 @dataclass(frozen=True)
 class Consistency:
-    """What `consistency` found. A gain is a similarity minus the one of random patches.
+    """How alike the top patches of m prototypes are. A gain is a similarity minus that of random patches.
 
     Attributes:
         similarity: (m,) mean cosine similarity between the feature vectors of two of a prototype's top patches.
@@ -34,7 +34,7 @@ class Consistency:
 
     @property
     def gain(self) -> Float[Tensor, " m"]:
-        """(m,) by how much a prototype's top patches are more alike than random ones."""
+        """Return by how much a prototype's top patches are more alike than random patches, shape (m,)."""
         return self.similarity - self.baseline
 
 
@@ -45,16 +45,16 @@ def consistency(
     samples: int = 1000,
     level: float = 0.95,
 ) -> Consistency:
-    """Whether the patches that a prototype lights up show one thing.
+    """Compare the top patches of each prototype with each other, and with random patches.
 
-    Mean of cos(z_a, z_b) over the pairs a ≠ b of its top-k patches, against the same mean over random patches.
+    The similarity is the mean of cos(z_a, z_b) over the pairs a ≠ b of the k patches.
 
     Args:
         features: (m, k, d) vectors of the top patches, k ≥ 2, as `TopPatches.features` has them.
         random_features: (r, d) vectors of random patches, r ≥ 2.
-        seed: of the bootstrap.
-        samples: resamplings of the patches (a pair of copies of one patch does not count as a pair).
-        level: of the intervals.
+        seed: seed of the bootstrap.
+        samples: how often the patches are resampled; two copies of one patch do not count as a pair.
+        level: coverage of the intervals.
 
     Raises:
         InvalidOptionError: fewer than two patches.

@@ -1,4 +1,4 @@
-"""The faithfulness card: does the picture follow the activations, and only where and what was asked?"""
+"""Faithfulness: whether a picture follows an edit of its activations, there and in nothing else."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ UNUSED = 0.1
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """What `faithfulness` found, for p of the m prototypes on n images. NaN where a prototype has no range to move in.
+    """How well pictures follow edits, for p of the m prototypes on n images. NaN for a prototype without a range.
 
     Attributes:
         prototypes: (p,) their indices.
@@ -58,24 +58,24 @@ class Faithfulness:
 
     @property
     def unused(self) -> Bool[Tensor, " p"]:
-        """(p,) whether the denoiser hardly heeds it: moved through its range, it comes back where it was."""
+        """Return whether the slope is below 0.1, so that the denoiser hardly heeds the prototype; shape (p,)."""
         return self.slope < UNUSED
 
     @property
     def leakage_mean(self) -> Float[Tensor, " p"]:
-        """(p,) mean of the leakage over the other prototypes; NaN if there is none."""
+        """Return the mean of the leakage over the other prototypes, shape (p,); NaN if there is no other."""
         return self._others().nanmean(1)
 
     @property
     def leakage_median(self) -> Float[Tensor, " p"]:
-        """(p,) median of the leakage over the other prototypes; NaN if there is none."""
+        """Return the median of the leakage over the other prototypes, shape (p,); NaN if there is no other."""
         return self._others().nanquantile(0.5, dim=1)
 
     def _others(self) -> Float[Tensor, "p m"]:
         return self.leakage.scatter(1, self.prototypes[:, None], torch.nan)
 
     def summary(self, live: Bool[Tensor, " m"] | None = None) -> dict[str, int | float]:
-        """Plain numbers: medians over the (live) prototypes, the median round trip, and how many images are flagged."""
+        """Return medians over the (live) prototypes, the median round trip and the flagged images as plain numbers."""
         rows = torch.ones_like(self.slope, dtype=torch.bool) if live is None else live.cpu()[self.prototypes]
         names = ("slope", "rank_correlation", "leakage_mean", "leakage_median", "inside_box", "box_share")
         return {
@@ -162,7 +162,10 @@ NORMAL_RANGE = 4.107
 
 
 def _deviation(model: PatronusModule) -> Float[Tensor, " m"]:
-    """σ of each prototype. A model that does not standardise keeps none: then that of a normal one of equal range."""
+    """Return σ of each prototype, shape (m,).
+
+    A model that does not standardise keeps no σ; it is then that of a normal distribution with the same range.
+    """
     if model.prototypes.standardise:
         return model.prototypes.std.cpu()
     return (model.activation_high - model.activation_low).cpu() / NORMAL_RANGE
@@ -171,7 +174,7 @@ def _deviation(model: PatronusModule) -> Float[Tensor, " m"]:
 def _inside_box(
     model: PatronusModule, low: Image, high: Image, prototypes: Int[Tensor, " k"], batch_size: int
 ) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
-    """Share of the squared difference in the box of the edited prototype, and the box's share of the image."""
+    """Return the share of the squared difference in the edited prototype's box, and that of the image in the box."""
     height, width = high.shape[-2:]
     box = locate(model, high, batch_size).box[torch.arange(len(prototypes)), prototypes]
     top, left, bottom, right = box[:, :, None].unbind(1)
@@ -182,7 +185,11 @@ def _inside_box(
 
 
 def rank_correlation(values: Float[Tensor, "*shape v"]) -> Float[Tensor, "*shape"]:
-    """Spearman's of the values against their order; ties have the mean rank, and constant values 0."""
+    """Return Spearman's correlation of values with their order; ties have the mean rank, constant values give 0.
+
+    >>> round(rank_correlation(torch.tensor([1.0, 3.0, 7.0])).item(), 4)
+    1.0
+    """
     ranks = torch.from_numpy(rankdata(values.numpy(), axis=-1)).float()
     order = torch.arange(values.shape[-1]).float()
     x, y = ranks - ranks.mean(-1, keepdim=True), order - order.mean()

@@ -1,4 +1,4 @@
-"""The patches of a data set that show each prototype most."""
+"""Top patches: the patches of a data set that resemble each prototype most."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -79,9 +79,9 @@ class _Follow:
 def top_patches(
     model: PatronusModule, batches: Iterable[Mapping[str, Any]], k: int = 9, random_patches: int = 256, seed: int = 0
 ) -> TopPatches:
-    """Stream over a data set and keep, for each prototype, the k patches that resemble it most.
+    """Read a data set once and keep, for each prototype, the k patches that resemble it most.
 
-    Ranked by the similarity of the patch (with hard pooling, s). Memory does not grow with the number of images.
+    Patches are ranked by their similarity, which with hard pooling is s. Memory does not grow with the images.
 
     Args:
         model: the model.
@@ -132,7 +132,7 @@ def _candidates(
     s: Activations,
     first: int,
 ) -> dict[str, Tensor]:
-    """Every image's best patch for every prototype, (m, b, ...)."""
+    """Return the best patch of every image for every prototype; tensors of shape (m, b, ...)."""
     row, col, box, _, value = best_patch(model, similarity, images)
     patch = (row * similarity.shape[-1] + col).to(features.device)
     vectors = features.flatten(2).gather(2, patch[:, None].expand(-1, features.shape[1], -1))
@@ -149,7 +149,7 @@ def _candidates(
 
 
 def _random_candidates(features: Features, generator: torch.Generator) -> dict[str, Tensor]:
-    """One patch an image under a random key: the r largest keys of a stream are a uniform sample of it."""
+    """Draw a patch of each image with a random key; the r largest keys of a stream are a uniform sample of it."""
     flat = features.flatten(2).float().cpu()
     patch = torch.randint(flat.shape[2], (len(flat),), generator=generator)
     vectors = flat[torch.arange(len(flat)), :, patch]
@@ -157,7 +157,7 @@ def _random_candidates(features: Features, generator: torch.Generator) -> dict[s
 
 
 def _best(kept: dict[str, Tensor], new: dict[str, Tensor], k: int) -> dict[str, Tensor]:
-    """The k columns with the largest keys of both, the earlier image first among equals."""
+    """Return the k columns of both with the largest keys; of equal keys the earlier image comes first."""
     both = {name: torch.cat([kept[name], value], dim=1) if kept else value for name, value in new.items()}
     order = both["key"].argsort(dim=1, descending=True, stable=True)[:, :k]
     rows = torch.arange(len(order))[:, None]

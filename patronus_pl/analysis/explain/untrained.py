@@ -1,4 +1,4 @@
-"""The null of every explanation: the same architecture before its first step."""
+"""The null model: the same architecture before its first training step, with which explanations are compared."""
 
 from inspect import signature
 from typing import TypeVar
@@ -16,14 +16,15 @@ Module = TypeVar("Module", bound=nn.Module)
 
 @torch.no_grad()
 def untrained(model: PatronusModule, images: Image, seed: int = 0, batch_size: int = 64) -> PatronusModule:
-    """A model of the same architecture before its first step: the null that `faithfulness` is to be compared with.
+    """Build a model of the same architecture before its first step, to compare `faithfulness` with.
 
-    Fresh weights; prototypes from patches of the images, as training starts; statistics and ranges from the images.
+    Its weights are fresh, its prototypes are patches of the images, as when training starts, and its statistics and
+    ranges are those of the images.
 
     Args:
-        model: whose architecture.
+        model: the model whose architecture is built again.
         images: (n, c, h, w) in [-1, 1], n ≥ 2.
-        seed: of the weights.
+        seed: seed of the weights.
         batch_size: images at a time.
     """
     with torch.random.fork_rng(devices=[]):
@@ -38,7 +39,7 @@ def untrained(model: PatronusModule, images: Image, seed: int = 0, batch_size: i
 
 
 def _built_again(part: Module) -> Module:
-    """From the part's own arguments, which it keeps under their names."""
+    """Build a part again from its constructor's arguments, which it keeps as attributes of the same names."""
     arguments = {name: getattr(part, name) for name in signature(type(part)).parameters}
     return type(part)(
         **{name: _built_again(value) if isinstance(value, nn.Module) else value for name, value in arguments.items()}

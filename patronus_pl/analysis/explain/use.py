@@ -16,12 +16,12 @@ from patronus_pl.modules import PatronusModule
 from patronus_pl.types import Image
 
 TIMES = (200, 400, 600)
-"""Of a thousand: where the use of s is measured."""
+"""Timesteps, of a schedule with 1000, at which the use of s is measured."""
 
 
 @dataclass(frozen=True)
 class UseRatio:
-    """What `use_ratio` found.
+    """How much worse the denoiser does with the activations of another image, at k timesteps.
 
     Attributes:
         t: (k,) timesteps.
@@ -35,7 +35,7 @@ class UseRatio:
 
     @property
     def ratio(self) -> Float[Tensor, " k"]:
-        """(k,) other / own: 1 means that the denoiser ignores s. The same for ε- and v-losses."""
+        """Return other / own, shape (k,): 1 means that the denoiser ignores s. It is the same for ε- and v-losses."""
         return self.other / self.own
 
 
@@ -43,7 +43,14 @@ class UseRatio:
 def use_ratio(
     model: PatronusModule, images: Image, t: Sequence[int] = (200, 400, 600), seed: int = 0, batch_size: int = 64
 ) -> UseRatio:
-    """The denoising loss with the activations of another image (the one before), over the loss with its own.
+    """Measure the denoising loss with each image's own activations and with those of the image before it.
+
+    Args:
+        model: the model.
+        images: (n, c, h, w) in [-1, 1], n ≥ 2.
+        t: timesteps.
+        seed: seed of the noise that is added to the images.
+        batch_size: images at a time.
 
     Raises:
         InvalidOptionError: fewer than two images.

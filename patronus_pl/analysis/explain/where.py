@@ -1,6 +1,6 @@
-"""Where a prototype is: the patch that resembles it most, its box, the honest map, and the pointing game.
+"""Where a prototype is in an image: the patch that resembles it most, its box, and a map at the size of the image.
 
-Both ways of pooling have a place: the arg-max of the similarity map.
+The place is the arg-max of the similarity map, whichever way the map is pooled into activations.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class Location:
 
 @evaluating
 def locate(model: PatronusModule, images: Image, batch_size: int = 64) -> Location:
-    """Find each prototype in each image.
+    """Find the patch that resembles each prototype most, in each image.
 
     Args:
         model: the model.
@@ -51,7 +51,7 @@ def locate(model: PatronusModule, images: Image, batch_size: int = 64) -> Locati
 
 
 def best_patch(model: PatronusModule, similarity: SimilarityMap, images: Image) -> tuple[Tensor, ...]:
-    """What `Location` holds, from similarity maps that are there already."""
+    """Return the fields of `Location` from similarity maps that are computed already."""
     value, index = similarity.flatten(2).max(-1)
     row, col = index.cpu() // similarity.shape[-1], index.cpu() % similarity.shape[-1]
     height, width = images.shape[-2:]
@@ -62,7 +62,7 @@ def best_patch(model: PatronusModule, similarity: SimilarityMap, images: Image) 
 def boxes(
     field: ReceptiveField, row: Int[Tensor, "*shape"], col: Int[Tensor, "*shape"], height: int, width: int
 ) -> Int[Tensor, "*shape 4"]:
-    """`ReceptiveField.box` of many patches at once."""
+    """Return the boxes of many patches at once, as `ReceptiveField.box` does for one."""
     top, left = field.offset + row * field.jump, field.offset + col * field.jump
     bottom, right = (top + field.size).clamp_max(height), (left + field.size).clamp_max(width)
     return torch.stack([top.clamp_min(0), left.clamp_min(0), bottom, right], dim=-1)
@@ -71,9 +71,9 @@ def boxes(
 def centres(
     field: ReceptiveField, row: Int[Tensor, "*shape"], col: Int[Tensor, "*shape"], height: int, width: int
 ) -> Float[Tensor, "*shape 2"]:
-    """Middles of patches as (row, column) in pixel indices, held inside the image.
+    """Return the middles of patches as (row, column) in pixel indices, clamped to the image.
 
-    Half a pixel less than `ReceptiveField.centre`, in whose coordinates the middle of pixel 0 is 0.5.
+    They are half a pixel less than `ReceptiveField.centre`, in whose coordinates the middle of pixel 0 is 0.5.
     """
     half = (field.size - 1) / 2
     y = (field.offset + row * field.jump + half).clamp(0, height - 1)
@@ -82,7 +82,7 @@ def centres(
 
 
 def all_centres(model: PatronusModule, height: int, width: int) -> Float[Tensor, "patches 2"]:
-    """Middles of all patches of an image: the points that `locate` can return."""
+    """Return the middles of all patches of an image, which are the points that `locate` can return."""
     rows, cols = model.encoder.map_size(height, width)
     grid = torch.cartesian_prod(torch.arange(rows), torch.arange(cols))
     return centres(model.encoder.receptive_field, grid[:, 0], grid[:, 1], height, width)
@@ -94,17 +94,17 @@ def all_centres(model: PatronusModule, height: int, width: int) -> Float[Tensor,
 def pixel_map(
     similarity: SimilarityMap, receptive_field: ReceptiveField, height: int, width: int
 ) -> Float[Tensor, "b m height width"]:
-    """The similarity map at the size of the image, without inventing detail.
+    """Return the similarity map at the size of the image: each pixel has the mean over the patches that see it.
 
-    value(p) = Σ_{u: p ∈ box(u)} sim(u) / |{u: p ∈ box(u)}|: the mean over the patches that see the pixel, which is a
-    transposed convolution with ones divided by the same of ones. NaN where no patch looks.
+    value(p) = Σ_{u: p ∈ box(u)} sim(u) / |{u: p ∈ box(u)}|. No detail is invented by interpolation. It is NaN where no
+    patch sees the pixel.
     """
     rows, cols = (
         _sees(receptive_field, count, pixels).to(similarity)
         for count, pixels in zip(similarity.shape[-2:], (height, width), strict=True)
     )
     seen_by = rows.sum(1)[:, None] * cols.sum(1)
-    return rows @ similarity @ cols.T / seen_by  # boxes are products of intervals, so two small matrices do it
+    return rows @ similarity @ cols.T / seen_by  # boxes are products of intervals: two matrix products sum over them
 
 
 def _sees(field: ReceptiveField, patches: int, pixels: int) -> Float[Tensor, "pixels patches"]:
@@ -126,13 +126,13 @@ def point_at_parts(
     signs: Sequence[int] | None = None,
     batch_size: int = 64,
 ) -> tuple[list[PointingGame], list[PointingGame]]:
-    """Does the patch that reads an attribute lie on the part that shows it? Two pointing games an attribute.
+    """Test whether the patch that reads an attribute lies on the part that shows it: two pointing games an attribute.
 
-    A patch that tells from the lower lip whether somebody smiles may have its centre on the chin: by its centre it
-    misses the mouth, by its box it sees it.
+    In the first game a patch hits if its centre lies on the part, in the second if its box holds any of it: a patch
+    that tells a smile from the lower lip may have its centre on the chin.
 
-    Counted are the images on which the prototype speaks: those that have the attribute, or, for one that signals its
-    absence, those that lack it; and in which the part is visible.
+    An image counts if the part is visible in it and it has the attribute or, for a prototype that signals absence,
+    if it lacks the attribute.
 
     Args:
         model: the model.
