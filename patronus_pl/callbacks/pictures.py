@@ -1,4 +1,4 @@
-"""`Pictures`: what the prototypes are, when they emerge and how images come back, drawn while training goes on."""
+"""`Pictures`: a callback that draws prototypes, their emergence and reconstructions while a model is trained."""
 
 import io
 import math
@@ -33,12 +33,12 @@ from patronus_pl.pixels import as_floats
 from patronus_pl.types import Box, Image
 
 PATCHES = 6
-"""Real images a prototype in the gallery."""
+"""How many real images the gallery shows of each prototype."""
 BATCH = 64
 
 
 class Pictures(pl.Callback):
-    """After a validation, with the averaged weights, on rank 0: pictures of the validation split.
+    """Draw pictures of the validation split after a validation, with the averaged weights, on rank 0.
 
     `gallery`: for each prototype, an image, the same with the prototype turned up, and the images that show it most.
     `emergence`: prototypes × timesteps. `reconstructions`: from inverted and from random noise. `census`: how much each
@@ -52,16 +52,16 @@ class Pictures(pl.Callback):
     List it after `PrototypeStatistics`, whose ranges it turns prototypes up to, and before `EMA`.
 
     Args:
-        gallery: draw it?
-        emergence: draw it?
-        reconstructions: draw them?
-        census: draw it?
+        gallery: whether to draw the gallery.
+        emergence: whether to draw emergence.
+        reconstructions: whether to draw reconstructions.
+        census: whether to draw the census.
         every: draw after every so many validations.
-        share: of the time of the run, above 0; 1 always draws.
-        prototypes: how many are drawn, the first ones.
-        images: how many are searched for patches, the first ones of the validation split; eight are reconstructed.
+        share: largest share of the run's time that drawing takes, above 0; at 1 it always draws.
+        prototypes: how many prototypes are drawn, the first ones.
+        images: how many images are searched for patches, the first ones of the split; eight of them are reconstructed.
         edited: how many of them are edited for gallery and emergence.
-        steps: of inversion and samplers.
+        steps: steps of inversion and samplers.
 
     Raises, when training starts:
         InvalidOptionError: a number that is not positive.
@@ -177,12 +177,12 @@ class Pictures(pl.Callback):
 
 
 def images_of(table: ImageTable, rows: Sequence[int]) -> Image:
-    """Those of the given rows that the table has, in [-1, 1]."""
+    """Return the images of those rows that the table has, as floats in [-1, 1]."""
     return as_floats(table.__getitems__([row for row in rows if row < len(table)])["image"])
 
 
 def batches(table: ImageTable, count: int) -> Iterator[dict[str, Any]]:
-    """The first images in batches. No loader: making one draws a common random number."""
+    """Yield the first images in batches. A data loader is not used, for making one draws a common random number."""
     rows = range(min(count, len(table)))
     return (table.__getitems__(rows[i : i + BATCH]) for i in range(0, len(rows), BATCH))
 

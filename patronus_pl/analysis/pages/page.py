@@ -1,4 +1,4 @@
-"""What pages are made of: raw pixels as data URIs that the browser magnifies, charts as SVG, numbers for reading."""
+"""Parts of HTML pages: pixels as data URIs that the browser magnifies, charts as SVG paths, numbers for reading."""
 
 import base64
 import sys
@@ -16,11 +16,11 @@ from patronus_pl.analysis.pages.figures import Pixels
 from patronus_pl.types import Box
 
 LIMIT = 3_300_000
-"""Bytes of pictures before base64, which adds a third: the page stays below 5 MB."""
+"""Most bytes of pictures on a page. Base64 adds a third, so that the page stays below 5 MB."""
 THUMBNAIL = 96
-"""Larger images are shrunk to this side on the page."""
+"""Images with a longer side than this are shrunk to it on the page."""
 QUALITIES = (None, 90, 75, 50)
-"""Lossless first; lossy only if the page would become too large."""
+"""Qualities to try: lossless (None) first, lossy only if the page would become too large."""
 
 
 # ---- pictures on the page --------------------------------------------------------------------------------------------
@@ -28,7 +28,7 @@ QUALITIES = (None, 90, 75, 50)
 
 @dataclass(frozen=True)
 class Picture:
-    """Pixels, how much the browser magnifies them, and boxes to lay over them.
+    """A picture on a page: its pixels, how much the browser magnifies them, and boxes to lay over them.
 
     Attributes:
         pixels: RGBA.
@@ -49,7 +49,7 @@ class Picture:
         tile: int,
         boxes: Sequence[Sequence[Box | None]] | None = None,
     ) -> "Picture":
-        """Images side by side, each about `tile` screen pixels high."""
+        """Lay images side by side, each about `tile` screen pixels high."""
         h, w = images.shape[-2:]
         small = shrink(images)
         pixels = figures.tiles(small)
@@ -70,7 +70,7 @@ class Picture:
 
 
 def shrink(images: Float[Tensor, "rows columns c h w"]) -> Float[Tensor, "rows columns c h2 w2"]:
-    """Images whose longer side is at most `THUMBNAIL`."""
+    """Shrink images whose longer side exceeds `THUMBNAIL`; others are returned as they are."""
     longest = max(images.shape[-2:])
     if longest <= THUMBNAIL:
         return images
@@ -80,7 +80,7 @@ def shrink(images: Float[Tensor, "rows columns c h w"]) -> Float[Tensor, "rows c
 
 
 def embed(draw: Callable[[], Iterator[tuple[str, Picture]]], limit: int = LIMIT) -> dict[str, dict[str, Any]]:
-    """Pictures as data URIs with their size on the screen, all together at most `limit` bytes before base64.
+    """Return pictures as data URIs with their size on the screen, all together at most `limit` bytes before base64.
 
     Lossless if that fits; otherwise WebP of falling quality, then fewer pixels.
 
@@ -97,7 +97,7 @@ def embed(draw: Callable[[], Iterator[tuple[str, Picture]]], limit: int = LIMIT)
 def _encoded(
     pictures: Iterator[tuple[str, Picture]], quality: int | None, every: int, limit: int
 ) -> dict[str, dict[str, Any]] | None:
-    """None as soon as the limit is passed: what will not fit need not be finished."""
+    """Encode all pictures; return None as soon as they exceed the limit."""
     kind, shown = "png" if quality is None else "webp", dict[str, dict[str, Any]]()
     for name, picture in pictures:
         step = 1 if picture.exact else every
@@ -118,14 +118,14 @@ def _encoded(
 
 
 def steps_path(heights: Sequence[float], width: float = 100.0, height: float = 40.0) -> str:
-    """Outline of a histogram as an SVG path; heights are in shares of the chart's."""
+    """Return the outline of a histogram as an SVG path; heights are in shares of the chart's height."""
     pitch = width / len(heights)
     tops = " ".join(f"V{height * (1 - h):.2f} H{(k + 1) * pitch:.2f}" for k, h in enumerate(heights))
     return f"M0 {height} {tops} V{height} Z"
 
 
 def line_path(x: Sequence[float], y: Sequence[float], width: float = 100.0, height: float = 40.0) -> str:
-    """Points joined by lines as an SVG path; x and y are in shares of the chart, y from below."""
+    """Return points joined by lines as an SVG path; x and y are in shares of the chart, y counts from below."""
     points = (f"{width * a:.2f} {height * (1 - min(max(b, 0), 1)):.2f}" for a, b in zip(x, y, strict=True))
     return "M" + " L".join(points)
 
@@ -134,7 +134,7 @@ def line_path(x: Sequence[float], y: Sequence[float], width: float = 100.0, heig
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """A number for reading; a dash where there is none."""
+    """Write a number for reading; a dash where there is none."""
     if value is None:
         return "–"
     rounded = round(value, digits) + 0.0  # no minus before a zero
@@ -142,12 +142,12 @@ def number(value: float | None, digits: int = 2) -> str:
 
 
 def spoken(attribute: str | None, sign: int = 1) -> str:
-    """An attribute's name for reading."""
+    """Write an attribute's name for reading."""
     return "" if attribute is None else ("not " if sign < 0 else "") + attribute.replace("_", " ")
 
 
 def template(name: str) -> Template:
-    """A page of this package that escapes everything from outside, with filters `n` (number) and `spoken`."""
+    """Load a template of this package that escapes every text, with the filters `n` (`number`) and `spoken`."""
     environment = Environment(
         loader=PackageLoader("patronus_pl", "analysis"),
         autoescape=True,

@@ -28,41 +28,41 @@ COLUMNS = (
 
 
 class Variant(NamedTuple):
-    """What is done to every image, and what that is called."""
+    """Changes that are made to every image, and their name."""
 
     name: str
     changes: tuple[Change, ...]
 
 
 class Series(NamedTuple):
-    """v pictures of one image. All tensors are on the CPU."""
+    """v pictures of one image, with the activations asked for and those found. All tensors are on the CPU."""
 
     kind: str
-    """Series of one kind have the same names."""
+    """Series of one kind have the same names and share a grid."""
     image: str
-    """Its id."""
+    """The id of the image."""
     names: Sequence[str]
     """v names; the first picture is the one that the others are compared with."""
     edited: Bool[Tensor, "v m"]
-    """Which prototypes were set."""
+    """Which prototypes the edit sets."""
     original: Float[Tensor, " m"]
-    """s of the image itself."""
+    """Activations of the image itself."""
     requested: Float[Tensor, "v m"]
     realised: Float[Tensor, "v m"]
-    """s of the pictures as they are in their files."""
+    """Activations of the pictures as they are in their files."""
     round_trip_psnr: float
-    """Of the first picture, in dB."""
+    """PSNR of the first picture against the image, in dB."""
     pictures: UInt8[Tensor, "v1 c h w"]
     """The image and its v pictures."""
 
     @property
     def flagged(self) -> bool:
-        """Whether the first picture is so unlike the image that the edits start from another one."""
+        """Return whether the first picture is so unlike the image that the edits start from another picture."""
         return self.round_trip_psnr < PSNR_FLOOR
 
     @property
     def files(self) -> list[str]:
-        """Names of the v files."""
+        """Return the names of the v files."""
         return [f"{safe(self.image)}_{safe(name)}.png" for name in self.names]
 
     def save(self, folder: Path) -> None:
@@ -72,7 +72,7 @@ class Series(NamedTuple):
             PillowImage.fromarray(pixels.numpy()).save(folder / file)
 
     def table(self) -> Iterator[tuple[Any, ...]]:
-        """A line for each picture and prototype, as `COLUMNS`."""
+        """Yield a line of the table for each picture and prototype, with the columns `COLUMNS`."""
         original, unedited = self.original.tolist(), self.realised[0].tolist()
         for v, (file, name) in enumerate(zip(self.files, self.names, strict=True)):
             columns = (tensor[v].tolist() for tensor in (self.edited, self.requested, self.realised))
@@ -83,7 +83,7 @@ class Series(NamedTuple):
 
 
 def safe(name: str) -> str:
-    """A name that any file system takes: other characters become %XX, so different names stay different."""
+    """Return a name that any file system takes: other characters become %XX, so that different names stay different."""
     return re.sub(r"[^\w ,.=+-]", lambda found: f"%{ord(found[0]):02X}", name)
 
 
@@ -155,13 +155,13 @@ def interpolated_series(
 
 
 def _read_back(model: PatronusModule, pictures: Image, batch_size: int) -> tuple[ImageBytes, Activations]:
-    """Pictures as they will be in their files, and s of those."""
+    """Return the pictures as bytes, as they will be in their files, and the activations of those."""
     stored = as_bytes(pictures)
     return stored, encode(model, stored, batch_size)
 
 
 def write_table(path: Path, everything: Sequence[Series]) -> None:
-    """All numbers as CSV."""
+    """Write all numbers as a CSV file."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
@@ -170,7 +170,7 @@ def write_table(path: Path, everything: Sequence[Series]) -> None:
 
 
 def draw_grid(rows: Sequence[Series]) -> bytes:
-    """The pictures of series of one kind as one picture, as PNG; images that did not come back well bear a flag."""
+    """Draw series of one kind as one PNG file; images that do not come back well from their own noise bear a flag."""
     labels = ["original", *rows[0].names]
     images = torch.stack([as_floats(series.pictures) for series in rows])
     wide_enough = max(64, 7 * max(map(len, labels)))

@@ -1,4 +1,4 @@
-"""What the report shows: every picture and chart of its page, and the same as files."""
+"""Draw every picture and chart of the report: for its page, and as PNG files beside it."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -20,13 +20,13 @@ from patronus_pl.pixels import as_floats
 from patronus_pl.types import Box, Image
 
 HEADLINE = 3
-"""Prototypes at the top of the page."""
+"""How many prototypes are shown at the top of the page."""
 HEADS = 6
-"""Images there."""
+"""How many images are shown at the top of the page."""
 FACES = 4
-"""Images on which a prototype's place and edits are shown, half of them with it and half without."""
+"""Images on which a prototype's place and edits are shown: in half of them it is strongest, in half weakest."""
 OTHERS = 5
-"""Most affected other prototypes that a card lists."""
+"""How many of the other prototypes that an edit moves most are listed with it."""
 CELL = 9, 11
 """Height and width of a cell of the timing maps, in half screen pixels."""
 
@@ -35,7 +35,7 @@ CELL = 9, 11
 
 
 def _pictures(model: PatronusModule, findings: Findings, subject: Subject) -> Iterator[tuple[str, Picture]]:
-    """Every picture of the page, with its name."""
+    """Yield every picture of the page with its name."""
     real = subject.first(findings.faithfulness.pictures.shape[1])
     yield "real", Picture.of(real[None, :HEADS], 96)
     yield from _reconstructions(findings, real)
@@ -63,15 +63,15 @@ def _edits(findings: Findings, j: int) -> Float[Tensor, "n v c h w"]:
 
 
 def _extremes(activations: Float[Tensor, " n"]) -> tuple[list[int], list[int]]:
-    """The images in which a prototype is strongest, and those in which it is weakest; at most `FACES`, each once."""
+    """Return the images in which a prototype is strongest, and those in which it is weakest; at most `FACES` in all."""
     order = activations.argsort(descending=True, stable=True).tolist()
     half = min(FACES, len(order)) // 2
     return order[: len(order) - half][: FACES - half], order[len(order) - half :]
 
 
 def _looks(images: Image, places: Float[Tensor, "b h w"]) -> Float[Tensor, "b 2 3 h w"]:
-    """Each image, and where a prototype looks in it: one scale for all of them, from the median on."""
-    # Few patches see a corner, so that its mean varies more than all others: it may not set the scale.
+    """Pair each image with a map of where a prototype looks; all maps share one scale, which begins at the median."""
+    # Few patches see a corner, so that its mean varies most: quantiles keep it from setting the scale.
     low, high = np.nanquantile(places.numpy(), (0.5, 0.98))
     glow = figures.heat(images, places, float(low), float(high))
     return torch.stack([images.expand(-1, 3, -1, -1), glow], dim=1)
@@ -85,7 +85,7 @@ def _reconstructions(findings: Findings, real: Image) -> Iterator[tuple[str, Pic
 
 
 def _turned_up(model: PatronusModule, findings: Findings, j: int) -> tuple[Picture, Picture]:
-    """The images in which a prototype shows best, as they are and turned up; and the patches that then resemble it."""
+    """Draw the images in which a prototype shows best, unedited and turned up; and the patches that resemble it."""
     shown, field = findings.what, model.encoder.receptive_field
     found = as_boxes(shown.box[j])
     before, after = shown.before(j), shown.after(j)
@@ -98,7 +98,7 @@ def _turned_up(model: PatronusModule, findings: Findings, j: int) -> tuple[Pictu
 
 
 def _top(model: PatronusModule, findings: Findings, subject: Subject, j: int) -> tuple[Picture, Picture]:
-    """The images whose patches resemble a prototype most, with boxes; and those patches alone."""
+    """Draw the images whose patches resemble a prototype most, with boxes, and those patches alone."""
     images, boxes = _top_images(findings, subject, j)
     columns = min(FACES, len(images))
     whole = images[: len(images) // columns * columns].reshape(-1, columns, *images.shape[1:])
@@ -117,7 +117,7 @@ def _top_images(findings: Findings, subject: Subject, j: int) -> tuple[Image, li
 
 
 def as_boxes(boxes: Int[Tensor, "n 4"]) -> list[Box]:
-    """(top, left, bottom, right) as plain numbers."""
+    """Return boxes (top, left, bottom, right) as plain numbers."""
     return [(top, left, bottom, right) for top, left, bottom, right in boxes.tolist()]
 
 
@@ -126,7 +126,7 @@ def _headline(findings: Findings) -> list[int]:
 
 
 def _maps(findings: Findings) -> Iterator[tuple[str, Picture]]:
-    """Prototypes × timesteps: how much of an edit shows, and how much is decided; in the colours of the charts."""
+    """Draw prototypes × timesteps in the colours of the charts: how much of an edit shows, and how much is decided."""
     rows = earliest_first(findings)
     maps = {"shows": -findings.emergence.map.clamp_min(0), "decides": findings.commitment.decided.clamp_min(0)}
     return ((f"map-{name}", Picture(_cells(values[rows]), 2, exact=True)) for name, values in maps.items())
@@ -137,7 +137,7 @@ def _cells(values: Float[Tensor, "rows columns"]) -> Pixels:
 
 
 def earliest_first(findings: Findings) -> list[int]:
-    """Prototypes by the timestep at which half of their effect is decided, those without one last."""
+    """Return the prototypes by the timestep at which half of their effect is decided; those without an effect last."""
     times = findings.commitment.t50.nan_to_num(-1.0)
     return times.argsort(descending=True, stable=True).tolist()
 
@@ -146,7 +146,7 @@ def earliest_first(findings: Findings) -> list[int]:
 
 
 def _histogram(findings: Findings, subject: Subject, j: int) -> dict[str, Any]:
-    """Paths of a prototype's histogram, split by the attribute that it reads best; each class sums to 1."""
+    """Return SVG paths of a prototype's histogram, split by the attribute that it reads best; each part sums to 1."""
     s, a = findings.activations[:, j].numpy(), int(findings.reading.attribute[j])
     groups = {"all": np.ones(len(s), bool)}
     if a >= 0:
@@ -163,7 +163,7 @@ TOP = 0.8
 
 
 def _timeline(findings: Findings, j: int, images: int) -> dict[str, Any]:
-    """Paths over the course of sampling: what the picture shows, and what is decided; None where there is no effect."""
+    """Return SVG paths over the steps of sampling: what the picture shows and what is decided, or None."""
     curves, decided = findings.emergence, findings.commitment
     first, last = float(curves.t[0]), float(curves.t[-1])
 
@@ -200,7 +200,7 @@ def _most_moved(findings: Findings, j: int) -> list[tuple[int, float]]:
 
 
 def render(model: PatronusModule, findings: Findings, subject: Subject, numbers: dict[str, Any]) -> str:
-    """The page; everything from outside is escaped."""
+    """Return the page as HTML; every text from outside is escaped."""
     timed, candidates = (min(numbers["protocol"][name], len(subject.images)) for name in ("timed", "candidates"))
     return template("report/report.html").render(
         numbers=numbers,
@@ -226,7 +226,7 @@ def render(model: PatronusModule, findings: Findings, subject: Subject, numbers:
 
 
 def draw_files(model: PatronusModule, findings: Findings, subject: Subject) -> Iterator[tuple[str, bytes]]:
-    """The same pictures as PNG files with labels, for slides and papers: (name, bytes)."""
+    """Yield (file name, bytes) of the same pictures as PNG files with labels, for slides and papers."""
     shape, made = findings.faithfulness.pictures.shape, findings.reconstruction
     real = subject.first(shape[1])
     rows, labels = [real], ["real"]

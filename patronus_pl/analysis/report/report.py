@@ -148,7 +148,7 @@ def _overview(findings: Findings, subject: Subject) -> dict[str, Any]:
 
 
 def _emergence(findings: Findings) -> dict[str, Any]:
-    """Whether what shows and what decides agree, and whether coarse comes before fine."""
+    """Say whether emergence and commitment agree, and whether prototypes of large parts come before those of small."""
     curves, decided = findings.emergence, findings.commitment
     both = ~(curves.t50.isnan() | decided.t50.isnan())
     return {
