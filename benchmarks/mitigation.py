@@ -28,6 +28,7 @@ from torch import Tensor
 
 from patronus_pl.analysis.attributes.association import associate
 from patronus_pl.analysis.attributes.judges import NearestPortrait, assess, judged
+from patronus_pl.analysis.audit.audit import AUDIT_SAMPLING
 from patronus_pl.analysis.audit.compensate import compensated_moves
 from patronus_pl.analysis.audit.intervene import Moves, attribute_moves, intervene
 from patronus_pl.analysis.audit.ties import MOVED, effects, tie_matrix
@@ -136,7 +137,7 @@ def edit_rows(model: PatronusModule, on: Bench) -> list[dict[str, Any]]:
     apart = ~on.gain.isnan() & ~data.group & ~torch.eye(len(ATTRIBUTES), dtype=torch.bool)
 
     def row(how: str, moves: Moves) -> tuple[dict[str, Any], Tensor]:
-        seen = intervene(model, on.judge, len(ATTRIBUTES), moves, s, x_T, keep=len(s))
+        seen = intervene(model, on.judge, len(ATTRIBUTES), moves, s, x_T, AUDIT_SAMPLING, keep=len(s))
         share = effects(seen.change, on.gain, samples=2).share
         tie, own = tie_matrix(share, moves.own, data.spread), share.diagonal()
         tested = apart & (own >= MOVED)[:, None]

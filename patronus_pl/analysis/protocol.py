@@ -5,7 +5,6 @@ import math
 import platform
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patronus_pl.analysis.subject import Subject
-from patronus_pl.diffusion.sampling import Sampler
 from patronus_pl.errors import PatronusError
 from patronus_pl.types import ImageBytes
 
@@ -107,44 +105,6 @@ def plain(value: Any, digits: int | None = None) -> Any:
     if isinstance(value, list | tuple):
         return [plain(entry, digits) for entry in value]
     return value
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How much is measured, and how.
-
-    Attributes:
-        images: how many are generated, from s of test images (in turn, if these are fewer).
-        reference: test images that they are compared with, the first ones; None for all.
-        inverted: test images that are decoded from inverted noise.
-        latents: training images whose activations are probed, and from which the judge learns.
-        steps: of sampler and inversion.
-        sampler: of all images.
-        subsets: of the kernel distance.
-        seed: of all noise, folds and resampling.
-        batch_size: images at a time.
-    """
-
-    images: int = 1000
-    reference: int | None = 2000
-    inverted: int = 64
-    latents: int = 10_000
-    steps: int = 20
-    sampler: Sampler = "dpm++"
-    subsets: int = 20
-    seed: int = 0
-    batch_size: int = 64
-
-    def sampling(self) -> Section:
-        """Of the protocol, the part about samplers."""
-        return {"sampler": self.sampler, "steps": self.steps, "eta": 0, "clip": True, "seed": self.seed}
-
-
-PRESETS = {
-    "quick": Plan(),
-    "paper": Plan(images=10_000, reference=None, inverted=500, steps=1000, sampler="ddim", subsets=100),
-}
-"""`quick` takes minutes on a CPU; `paper` is the protocol of the published numbers: 10,000 images, 1000 DDIM steps."""
 
 
 def attempt(measure: Callable[[], Any]) -> Any:

@@ -13,12 +13,13 @@ from torch import nn
 from patronus_pl.analysis.evaluate.cost_card import cost
 from patronus_pl.analysis.evaluate.evaluate import evaluate
 from patronus_pl.analysis.evaluate.image_quality import Networks
+from patronus_pl.analysis.evaluate.plan import PRESETS, EvaluationPlan
 from patronus_pl.analysis.evaluate.prior_gap import prior_protocol, prior_quality
-from patronus_pl.analysis.protocol import DIGITS, PRESETS, Plan, array_hash, attempt, made_with, plain
+from patronus_pl.analysis.protocol import DIGITS, array_hash, attempt, made_with, plain
 from patronus_pl.analysis.subject import Subject
 from patronus_pl.data.activations import Activations
 from patronus_pl.data.base import ImageDataModule
-from patronus_pl.diffusion.sampling import Sampler
+from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.files import replacing
 from patronus_pl.metrics import InceptionFeatures, RandomFeatures, WeightsNotFoundError, load_lpips, network_hash
@@ -44,10 +45,8 @@ class Evaluation(pl.Callback):
         n: images to generate, and test images to compare them with.
         latents: training images whose activations are probed.
         inverted: test images that are decoded from inverted noise.
-        steps: of sampler and inversion.
-        sampler: of all images.
-        seed: of noise, folds and resampling.
-        batch_size: images at a time.
+        sampling: how images are inverted and drawn; by default as the preset says, whose sampling it
+            replaces as a whole. Its seed is also that of folds and resampling.
         prior: checkpoint of a prior that was trained on activations of this model.
         features: network of the distances; by default Inception (`paper`, if its weights can be had), else random
             features, which need no download.
@@ -67,10 +66,7 @@ class Evaluation(pl.Callback):
         n: int | None = None,
         latents: int | None = None,
         inverted: int | None = None,
-        steps: int | None = None,
-        sampler: Sampler | None = None,
-        seed: int = 0,
-        batch_size: int = 64,
+        sampling: Sampling | None = None,
         prior: str | None = None,
         features: nn.Module | None = None,
         lpips: str | None = None,
@@ -79,24 +75,20 @@ class Evaluation(pl.Callback):
         out: str | None = None,
     ) -> None:
         self.preset, self.n, self.latents, self.inverted = preset, n, latents, inverted
-        self.steps, self.sampler, self.seed, self.batch_size = steps, sampler, seed, batch_size
-        self.prior, self.features, self.lpips = prior, features, lpips
+        self.sampling, self.prior, self.features, self.lpips = sampling, prior, features, lpips
         self.cost, self.cache, self.out = cost, cache, out
         self._checkpoint: dict[str, Any] = {}
         self._prior: LatentPrior | None = None
 
     @property
-    def plan(self) -> Plan:
-        """The preset, with what was said otherwise."""
+    def plan(self) -> EvaluationPlan:
+        """The preset, with every option that was given in the place of its own."""
         said: dict[str, Any] = {
             "images": self.n,
             "reference": self.n,
             "latents": self.latents,
             "inverted": self.inverted,
-            "steps": self.steps,
-            "sampler": self.sampler,
-            "seed": self.seed,
-            "batch_size": self.batch_size,
+            "sampling": self.sampling,
         }
         preset = PRESETS.get(self.preset, PRESETS["quick"])
         plan = replace(preset, **{name: value for name, value in said.items() if value is not None})
@@ -108,8 +100,9 @@ class Evaluation(pl.Callback):
         """Refuse impossible options. The constructor does not: jsonargparse would bury the message under its own."""
         if self.preset == "none":
             return
-        for name in ("n", "latents", "inverted", "steps", "batch_size"):
-            number = getattr(self, name)
+        numbers = {name: getattr(self, name) for name in ("n", "latents", "inverted")}
+        numbers |= {f"sampling.{name}": getattr(self.plan.sampling, name) for name in ("steps", "batch_size")}
+        for name, number in numbers.items():
             if number is not None and number < 1:
                 raise InvalidOptionError(f"evaluation.{name} is {number}; it must be at least 1")
         if self.prior is not None:
@@ -183,11 +176,12 @@ class Evaluation(pl.Callback):
             return self._rows_of_prior(prior, data) if ranks.rank == 0 else {}
 
     def _rows_of_prior(self, prior: LatentPrior, data: Activations) -> dict[str, Any]:
+        seed = self.plan.sampling.seed
         held_out = "test" if len(data.tables["test"]) else "val"
         train, test = (data.tables[split].activations for split in ("train", held_out))
         rows = {name: {"n": len(s), "activations": array_hash(s)} for name, s in (("train", train), ("test", test))}
-        quality = attempt(lambda: prior_quality(prior, torch.from_numpy(train), torch.from_numpy(test), self.seed))
-        return {"prior": {"protocol": {**rows, **prior_protocol(prior, self.seed)}, **quality}}
+        quality = attempt(lambda: prior_quality(prior, torch.from_numpy(train), torch.from_numpy(test), seed))
+        return {"prior": {"protocol": {**rows, **prior_protocol(prior, seed)}, **quality}}
 
     def _networks(self, model: PatronusModule, cache: str) -> Networks:
         features, no_fid = self._features(model.image_shape[0])
@@ -218,7 +212,7 @@ class Evaluation(pl.Callback):
             return without_weights("lpips")
 
     def _write_cost(self, model: PatronusModule, folder: Path) -> None:
-        card = cost(model, self.plan.steps, self.plan.sampler)
+        card = cost(model, self.plan.sampling.steps, self.plan.sampling.sampler)
         write_json(folder / "cost.json", card.summary())
         rank_zero_info(card.table())
 

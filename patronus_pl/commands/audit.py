@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from patronus_pl.analysis.attributes.judges import Judge, NamedJudge, NearestPortrait, ProbeJudge, train_judge
-from patronus_pl.analysis.audit.audit import Plan, auditable, restricted
+from patronus_pl.analysis.audit.audit import AUDIT_SAMPLING, AuditEffort, auditable, restricted
 from patronus_pl.analysis.audit.audit import audit as find
 from patronus_pl.analysis.audit.audit_report import audit_numbers, told, write_audit
 from patronus_pl.analysis.editing.decoding import encode
@@ -18,6 +18,7 @@ from patronus_pl.commands.files import opened
 from patronus_pl.data import ImageDataModule, PlantedFaces
 from patronus_pl.data.planted_faces import ATTRIBUTES
 from patronus_pl.data.planted_templates import every_portrait
+from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.modules import PatronusModule
 from patronus_pl.pixels import as_floats
@@ -41,7 +42,8 @@ def audit(
     reference: int = 4000,
     twin: str | None = None,
     fail_above: float | None = None,
-    plan: Plan = Plan(),  # noqa: B008  (frozen; jsonargparse shows its fields as options)
+    effort: AuditEffort = AuditEffort(),  # noqa: B008  (frozen; jsonargparse shows its fields as options)
+    sampling: Sampling = AUDIT_SAMPLING,
     seed: int = 0,
     device: str = "auto",
 ) -> None:
@@ -63,17 +65,18 @@ def audit(
         reference: training images that directions are fitted on.
         twin: checkpoint of the same model, trained without the bias, whose ties are subtracted.
         fail_above: largest tie that need not be explained; by default none is too large.
-        plan: how to audit.
-        seed: of everything random.
+        effort: what to move and to test.
+        sampling: how pictures are drawn.
+        seed: seed of everything random; it takes the place of `sampling.seed`.
         device: auto, cpu or cuda[:i].
     """
     checkpoint, model, images = opened(ckpt, data, seed, device)
     folder = writable_folder(Path(out) if out else run_folder(checkpoint))
-    plan = replace(plan, seed=seed)
+    sampling = replace(sampling, seed=seed)
     training = Subject.of(images, "train", reference)
     names, excluded = auditable(training, attributes or ())
     edited = Subject.of(images, split, n)
-    plan.check(len(edited.images))
+    effort.check(len(edited.images))
     other = None if twin is None else PatronusModule.load_from_checkpoint(str(find_checkpoint(twin))).to(model.device)
     if judge_data is not None:
         judge_data.prepare_data()
@@ -84,10 +87,12 @@ def audit(
         torch.from_numpy(np.ascontiguousarray(edited.images)),
         _judge(judge, model, teacher, names),
         restricted(Subject.of(teacher, split, TRIED_ON), names),
-        plan,
+        effort,
+        sampling,
         other,
     )
-    numbers = audit_numbers(found, plan, _protocol(checkpoint, twin, judge, teacher, known, split), excluded)
+    protocol = _protocol(checkpoint, twin, judge, teacher, known, split)
+    numbers = audit_numbers(found, effort, sampling, protocol, excluded)
     write_audit(found, numbers, str(folder))
     for line in told(numbers):
         print(line)

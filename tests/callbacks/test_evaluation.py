@@ -15,6 +15,7 @@ from patronus_pl.cli import main
 from patronus_pl.data import Activations
 from patronus_pl.denoiser import VectorNet
 from patronus_pl.diffusion import NoiseSchedule
+from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.errors import InvalidOptionError, OutputError
 from patronus_pl.metrics import InceptionFeatures, RandomFeatures, WeightsNotFoundError
 from patronus_pl.modules import LatentPrior, PatronusModule
@@ -22,7 +23,7 @@ from patronus_pl.modules.checkpoint import save_module
 from tests.callbacks.runs import faces, fresh, trainer
 from tests.runs import config_args
 
-LITTLE: dict[str, Any] = {"n": 12, "inverted": 2, "steps": 2}
+LITTLE: dict[str, Any] = {"n": 12, "inverted": 2, "sampling": Sampling(steps=2)}
 OPTIONS = [f"--evaluation.{name}={value}" for name, value in LITTLE.items()]
 ONE_RUN = ["--trainer.max_steps=2", "--trainer.val_check_interval=2", "--trainer.log_every_n_steps=1"]
 
@@ -75,7 +76,9 @@ def test_the_run_gets_the_same_file_each_time(run: tuple[Path, list[str]], tmp_p
 def test_another_seed_is_another_measurement(run: tuple[Path, list[str]], tmp_path: Path) -> None:
     _, args = run
     for seed in (0, 1):
-        main(["test", *args, *OPTIONS, f"--evaluation.seed={seed}", f"--evaluation.out={tmp_path / str(seed)}"])
+        main(
+            ["test", *args, *OPTIONS, f"--evaluation.sampling.seed={seed}", f"--evaluation.out={tmp_path / str(seed)}"]
+        )
     one, two = (evaluation(tmp_path / str(seed)) for seed in (0, 1))
     assert one["model"] == two["model"]
     assert one["denoising"] == two["denoising"]
@@ -127,7 +130,7 @@ def test_the_paper_without_its_weights(tmp_path: Path, monkeypatch: pytest.Monke
     assert isinstance(networks.features, RandomFeatures)
     assert "--evaluation.features.init_args.feature_extractor_weights_path" in networks.no_fid
     assert "--evaluation.lpips" in str(networks.lpips)
-    assert callback.plan.sampler == "ddim"
+    assert Evaluation("paper", n=12).plan.sampling.sampler == "ddim"
 
 
 def test_a_network_of_the_users_is_not_called_fid(tmp_path: Path) -> None:
@@ -176,10 +179,16 @@ def test_when_nothing_is_measured(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("evaluation.json"))
 
 
-@pytest.mark.parametrize("name", ["n", "latents", "inverted", "steps", "batch_size"])
+@pytest.mark.parametrize("name", ["n", "latents", "inverted"])
 def test_impossible_options(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidOptionError, match=f"evaluation.{name} is 0; it must be at least 1"):
         evaluated(tmp_path, **{name: 0})
+
+
+@pytest.mark.parametrize("name", ["steps", "batch_size"])
+def test_impossible_sampling(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidOptionError, match=f"evaluation.sampling.{name} is 0; it must be at least 1"):
+        evaluated(tmp_path, sampling=Sampling(**{name: 0}))
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

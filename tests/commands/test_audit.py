@@ -21,7 +21,7 @@ DATA = [
     "--data=patronus_pl.data.PlantedFaces",
     *(f"--data.init_args.{name}" for name in ("image_size=16", "train_size=200", "val_size=4", "test_size=100")),
 ]
-LITTLE = ["--n=4", "--plan.precision=0.5", "--plan.steps=2", "--plan.controls=2", "--plan.control_images=2"]
+LITTLE = ["--n=4", "--effort.precision=0.5", "--sampling.steps=2", "--effort.controls=2", "--effort.control_images=2"]
 NAMES = ["Black_Hair", "Wearing_Red", "Bright_Background"]
 FEW = [f"--attributes={json.dumps(NAMES)}"]
 
@@ -130,7 +130,7 @@ def test_the_exit_code_tells_of_ties_beyond_the_limit(
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--n=1", "--plan.precision=0.1"], "1 images are too few for intervals of ±0.1: about 97 are needed"),
+        (["--n=1", "--effort.precision=0.1"], "1 images are too few for intervals of ±0.1: about 97 are needed"),
         (['--attributes=["Wig","Smiling"]'], "there is no attribute 'Wig'"),
         (["--data.init_args.limit=12"], "too few attributes vary"),
         (["--judge=exact", "--judge_data=patronus_pl.data.CIFAR10"], "knows planted faces alone, not CIFAR10"),

@@ -39,17 +39,18 @@ MINORITY = 10
 WORST_SPREAD = 0.5
 """Standard deviation over images that a change of score is reckoned with before it is measured."""
 INVERSION_STEPS = 20
+AUDIT_SAMPLING = Sampling(steps=10, batch_size=128)
+"""Ten steps of DPM-Solver++ are enough to judge attributes, and edits are many."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How to audit.
+class AuditEffort:
+    """What is moved, against what it is tested, and how much of both.
 
     Attributes:
         move: what is moved: `direction`, fitted on s for each attribute; `best`, the prototype that reads it best;
             `prototypes`, every prototype.
         noise: where edits start: `random`, or `inverted` from the real images.
-        steps: of DPM-Solver++.
         control: what the null distribution is made of: `placebo`, moves fitted to random labels; `prototype`, moves of
             prototypes drawn at random.
         controls: how many of them.
@@ -60,13 +61,10 @@ class Plan:
         compensate: also try edits that hold the other attributes.
         samples: resamplings of every bootstrap.
         shown: images whose pictures are kept.
-        seed: of noise, controls and resampling.
-        batch_size: pictures at a time.
     """
 
     move: Literal["direction", "best", "prototypes"] = "direction"
     noise: Literal["random", "inverted"] = "random"
-    steps: int = 10
     control: Literal["placebo", "prototype"] = "placebo"
     controls: int = 16
     control_images: int = 50
@@ -76,24 +74,22 @@ class Plan:
     compensate: bool = False
     samples: int = 1000
     shown: int = 6
-    seed: int = 0
-    batch_size: int = 128
 
     def check(self, images: int) -> None:
         """Raise InvalidOptionError if an option is impossible, or the images too few for the wanted precision."""
-        for name in ("steps", "controls", "control_images", "samples", "batch_size"):
+        for name in ("controls", "control_images", "samples"):
             if getattr(self, name) < 2:
-                raise InvalidOptionError(f"plan.{name} is {getattr(self, name)}; it must be at least 2")
+                raise InvalidOptionError(f"effort.{name} is {getattr(self, name)}; it must be at least 2")
         if self.shown < 1:
-            raise InvalidOptionError(f"plan.shown is {self.shown}; it must be at least 1")
+            raise InvalidOptionError(f"effort.shown is {self.shown}; it must be at least 1")
         for name in ("margin", "level", "precision"):
             if not 0 < getattr(self, name) <= 1:
-                raise InvalidOptionError(f"plan.{name} is {getattr(self, name)}; it must lie in (0, 1]")
+                raise InvalidOptionError(f"effort.{name} is {getattr(self, name)}; it must lie in (0, 1]")
         needed = max(2, math.ceil((1.96 * WORST_SPREAD / self.precision) ** 2))
         if images < needed:
             raise InvalidOptionError(
                 f"{images} images are too few for intervals of ±{self.precision:g}: about {needed} are needed; "
-                "raise --n (or the size of the split), or --plan.precision"
+                "raise --n (or the size of the split), or --effort.precision"
             )
 
 
@@ -176,7 +172,8 @@ def audit(
     images: Image | ImageBytes,
     judge: Judge,
     trial: Subject,
-    plan: Plan | None = None,
+    effort: AuditEffort = AuditEffort(),
+    sampling: Sampling = AUDIT_SAMPLING,
     twin: PatronusModule | None = None,
 ) -> Audit:
     """Move every attribute in s, and see what else moves.
@@ -187,28 +184,31 @@ def audit(
         images: (n, c, h, w) to edit, not trained on; bytes or floats in [-1, 1].
         judge: see `judges`; its scores are those of the attributes of `reference`.
         trial: images on which the judge is tried, which it was not trained on, with the same attributes.
-        plan: how; None takes the defaults.
+        effort: what is moved and tested.
+        sampling: how pictures are drawn; its seed is also that of controls and resampling.
         twin: the same model trained on data without the bias.
 
     Raises:
         InvalidOptionError: too few images, or a judge that is no better than chance on all but one attribute.
     """
-    plan = plan or Plan()
-    plan.check(len(images))
-    if twin is not None and plan.move == "prototypes":
-        raise InvalidOptionError("plan.move is 'prototypes', but a twin has other ones; choose direction or best")
+    effort.check(len(images))
+    for name in ("steps", "batch_size"):
+        if getattr(sampling, name) < 2:
+            raise InvalidOptionError(f"sampling.{name} is {getattr(sampling, name)}; it must be at least 2")
+    if twin is not None and effort.move == "prototypes":
+        raise InvalidOptionError("effort.move is 'prototypes', but a twin has other ones; choose direction or best")
     names = tuple(reference.attribute_names)
-    data = associate(torch.from_numpy(reference.attributes), names, plan.samples, plan.seed)
+    data = associate(torch.from_numpy(reference.attributes), names, effort.samples, sampling.seed)
     quality = assess(judge, torch.from_numpy(np.ascontiguousarray(trial.images)), torch.from_numpy(trial.attributes))
     if int(quality.usable.sum()) < 2:
         raise InvalidOptionError(
             f"the judge is no better than chance on {_listed(names, ~quality.usable)}; train it longer, or take another"
         )
-    bench = _Bench(model, reference, images, judge, quality, data, plan)
+    bench = _Bench(model, reference, images, judge, quality, data, effort, sampling)
     controls = bench.controls()
     twin_ties = None
     if twin is not None:
-        other = _Bench(twin, reference, images, judge, quality, data, plan)
+        other = _Bench(twin, reference, images, judge, quality, data, effort, sampling)
         twin_ties = tie_matrix(other.effects(other.intervene(other.moves)).share, other.moves.own, data.spread)
     seen = bench.intervene(bench.moves)
     found = bench.effects(seen)
@@ -223,10 +223,10 @@ def audit(
         seen=seen,
         ties=ties,
         null=null,
-        compensated=bench.compensated(found, null) if plan.compensate else None,
+        compensated=bench.compensated(found, null) if effort.compensate else None,
         twin=twin_ties,
         images=len(images),
-        images_needed=math.ceil(len(images) * (widest / plan.precision) ** 2),
+        images_needed=math.ceil(len(images) * (widest / effort.precision) ** 2),
     )
 
 
@@ -245,9 +245,11 @@ class _Bench:
         judge: Judge,
         quality: JudgeQuality,
         data: Association,
-        plan: Plan,
+        effort: AuditEffort,
+        sampling: Sampling,
     ) -> None:
-        self.model, self.judge, self.quality, self.data, self.plan = model, judge, quality, data, plan
+        self.model, self.judge, self.quality, self.data = model, judge, quality, data
+        self.effort, self.sampling = effort, sampling
         self.reference = self._encode(torch.from_numpy(np.ascontiguousarray(reference.images)))
         attributes, names = torch.from_numpy(reference.attributes), reference.attribute_names
         self.directions = attribute_moves(self.reference, attributes, names)
@@ -255,36 +257,36 @@ class _Bench:
             "direction": lambda: self.directions,
             "best": lambda: best_prototype_moves(self.reference, attributes, names),
             "prototypes": lambda: prototype_moves(self.reference, attributes, names),
-        }[plan.move]()
+        }[effort.move]()
         self.s, self.x_T = self._start(images)
 
     def _encode(self, images: Image | ImageBytes) -> Activations:
-        return encode(self.model, images, self.plan.batch_size)
+        return encode(self.model, images, self.sampling.batch_size)
 
     def _start(self, images: Image | ImageBytes) -> tuple[Activations, Image]:
-        if self.plan.noise == "inverted":
-            inverted = invert(self.model, as_floats(images), Sampling(INVERSION_STEPS, batch_size=self.plan.batch_size))
+        if self.effort.noise == "inverted":
+            inverted = invert(self.model, as_floats(images), replace(self.sampling, steps=INVERSION_STEPS))
             return inverted.s, inverted.x_T
-        generator = torch.Generator().manual_seed(self.plan.seed)
+        generator = torch.Generator().manual_seed(self.sampling.seed)
         return self._encode(images), torch.randn(images.shape, generator=generator)
 
     def intervene(self, moves: Moves, images: int | None = None, label: str = "edits") -> Intervention:
         s, x_T = self.s[:images], self.x_T[:images]
-        with counting(self.model.denoiser, 2 * len(moves.names) * len(s) * self.plan.steps) as say:
+        with counting(self.model.denoiser, 2 * len(moves.names) * len(s) * self.sampling.steps) as say:
             say(label)
-            options = self.plan.steps, self.plan.batch_size, self.plan.shown
+            options = self.sampling, self.effort.shown
             return intervene(self.model, self.judge, len(self.data.share), moves, s, x_T, *options)
 
     def effects(self, seen: Intervention) -> Effects:
         gain = self.quality.gain.where(self.quality.usable, torch.nan)
-        return effects(seen.change, gain, self.plan.samples, self.plan.seed)
+        return effects(seen.change, gain, self.effort.samples, self.sampling.seed)
 
     def controls(self) -> Effects:
         """Effects of random moves of the same size."""
-        random = {"placebo": placebo_moves, "prototype": random_prototype_moves}[self.plan.control]
-        moves = random(self.moves, self.reference, self.plan.controls, self.plan.seed)
+        random = {"placebo": placebo_moves, "prototype": random_prototype_moves}[self.effort.control]
+        moves = random(self.moves, self.reference, self.effort.controls, self.sampling.seed)
         self.overlap = moves.direction @ self.directions.direction.T
-        return self.effects(self.intervene(moves, self.plan.control_images, "controls"))
+        return self.effects(self.intervene(moves, self.effort.control_images, "controls"))
 
     def null(self, controls: Effects, found: Effects) -> Float[Tensor, "k a"]:
         """Ties of random moves, on the scale of those of the real ones."""
@@ -294,7 +296,7 @@ class _Bench:
 
     def ties(self, found: Effects, null: Float[Tensor, "k a"], twin: Tensor | None = None) -> Ties:
         """The findings."""
-        options = self.plan.margin, self.plan.level
+        options = self.effort.margin, self.effort.level
         return find_ties(found, self.moves.own, self.quality.usable, self.data, null, twin, *options)
 
     def compensated(self, found: Effects, null: Float[Tensor, "k a"]) -> Ties:

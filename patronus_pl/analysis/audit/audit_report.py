@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from patronus_pl.analysis.audit.audit import Audit, Plan
+from patronus_pl.analysis.audit.audit import Audit, AuditEffort
 from patronus_pl.analysis.audit.ties import Ties
 from patronus_pl.analysis.pages.page import Picture, embed, steps_path, template
 from patronus_pl.analysis.protocol import plain, versions
+from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.errors import OutputError
 from patronus_pl.pixels import as_floats
 
@@ -33,13 +34,18 @@ TIED = (*UNEXPLAINED, "in the data")
 
 
 def audit_numbers(
-    audit: Audit, plan: Plan, protocol: dict[str, Any], excluded: dict[str, str] | None = None
+    audit: Audit,
+    effort: AuditEffort,
+    sampling: Sampling,
+    protocol: dict[str, Any],
+    excluded: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """What audit.json holds; every number finite or None.
 
     Args:
         audit: the findings.
-        plan: how they were found.
+        effort: what was moved and tested.
+        sampling: how pictures were drawn.
         protocol: what else decides them: checkpoint, judge, data.
         excluded: attributes that were left out, and why.
     """
@@ -48,7 +54,8 @@ def audit_numbers(
         "protocol": {
             **protocol,
             "images": audit.images,
-            **asdict(plan),
+            **asdict(effort),
+            **asdict(sampling),
             "versions": versions(),
         },
         "summary": _summary(audit),

@@ -15,6 +15,7 @@ from torch import Tensor
 from patronus_pl.analysis.attributes.judges import Judge, judged
 from patronus_pl.analysis.attributes.reading import best_attribute
 from patronus_pl.analysis.evaluating import evaluating
+from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.metrics import logistic_weights, mean_and_std
 from patronus_pl.modules import PatronusModule
 from patronus_pl.pixels import as_bytes
@@ -167,8 +168,7 @@ def intervene(
     moves: Moves,
     s: Activations,
     x_T: Image,
-    steps: int = 10,
-    batch_size: int = 128,
+    sampling: Sampling,
     keep: int = 0,
 ) -> Intervention:
     """Draw every image at both ends of every move, from the same noise, and ask the judge. Costs 2 · p · n pictures.
@@ -180,17 +180,16 @@ def intervene(
         moves: what to move.
         s: (n, m) activations to start from.
         x_T: (n, c, h, w) noise, held fixed.
-        steps: of DPM-Solver++.
-        batch_size: pictures at a time.
+        sampling: steps, sampler and batch size.
         keep: of how many images, the first ones, the pictures are kept.
     """
     p, n = len(moves.names), len(s)
     scores = torch.zeros(p, n, 2, attributes)
     pictures = torch.zeros(p, min(keep, n), 2, *x_T.shape[1:], dtype=torch.uint8)
-    for which, image in _pairs(p, n, batch_size // 2):
+    for which, image in _pairs(p, n, sampling.batch_size // 2):
         both = moves.ends(which, s[image]).flatten(0, 1).to(model.device)
         noise = x_T[image].repeat_interleave(2, 0).to(model.device)
-        drawn = model.decode(noise, both, steps, "dpm++").cpu()
+        drawn = model.decode(noise, both, sampling.steps, sampling.sampler).cpu()
         scores[which, image] = judged(judge, drawn, attributes).reshape(-1, 2, attributes)
         shown = image < keep
         pictures[which[shown], image[shown]] = as_bytes(drawn.reshape(-1, 2, *drawn.shape[1:])[shown])

@@ -21,13 +21,13 @@ from patronus_pl.analysis.evaluate.image_quality import (
     reconstruction,
 )
 from patronus_pl.analysis.evaluate.latents import latent_quality, prototype_health
+from patronus_pl.analysis.evaluate.plan import EvaluationPlan
 from patronus_pl.analysis.evaluate.prior_gap import prior_protocol, prior_quality, sample
 from patronus_pl.analysis.evaluating import evaluating
 from patronus_pl.analysis.explain.use import TIMES, use_ratio
 from patronus_pl.analysis.progress import counting
-from patronus_pl.analysis.protocol import Picked, Plan, Section, attempt
+from patronus_pl.analysis.protocol import Picked, Section, attempt
 from patronus_pl.analysis.subject import Subject
-from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.modules import LatentPrior, PatronusModule
 from patronus_pl.pixels import as_bytes, as_floats
 from patronus_pl.ranks import Ranks
@@ -42,7 +42,7 @@ def evaluate(
     model: PatronusModule,
     train: Subject,
     test: Subject,
-    plan: Plan,
+    plan: EvaluationPlan,
     networks: Networks,
     prior: LatentPrior | None,
     ranks: Ranks = Ranks(),  # noqa: B008  (a tuple)
@@ -90,13 +90,13 @@ class Pictures(NamedTuple):
 
 
 def _pictures(
-    model: PatronusModule, shown: Picked, learned: Picked, plan: Plan, prior: LatentPrior | None, ranks: Ranks
+    model: PatronusModule, shown: Picked, learned: Picked, plan: EvaluationPlan, prior: LatentPrior | None, ranks: Ranks
 ) -> Pictures | None:
     """Those that all processes made; None on others than the first."""
     images = as_floats(shown.bytes[: plan.inverted])
-    drawn, inverted = (ranks.batches(n, plan.batch_size) for n in (plan.images, len(images)))
-    total = sum(map(len, drawn)) * plan.steps * (1 if prior is None else 3)
-    total += sum(map(len, inverted)) * (2 * plan.steps + 1)
+    drawn, inverted = (ranks.batches(n, plan.sampling.batch_size) for n in (plan.images, len(images)))
+    total = sum(map(len, drawn)) * plan.sampling.steps * (1 if prior is None else 3)
+    total += sum(map(len, inverted)) * (2 * plan.sampling.steps + 1)
     with counting(model.denoiser, total, shown=ranks.rank == 0) as say:
         say("from real s")
         generated = ranks.in_turn(_drawn(model, _of_images(model, shown, plan), drawn, plan))
@@ -108,20 +108,22 @@ def _pictures(
             say("from s of training images")
             others = ranks.in_turn(_drawn(model, _of_images(model, learned, plan), drawn, plan))
             say("from the prior")
-            imagined = ranks.in_turn(_drawn(model, sample(prior, plan.images, plan.seed), drawn, plan))
+            imagined = ranks.in_turn(_drawn(model, sample(prior, plan.images, plan.sampling.seed), drawn, plan))
     if ranks.rank > 0:
         return None
     more = [torch.cat(batches) if batches else None for batches in (others, imagined)]
     return Pictures(torch.cat(generated), torch.cat(reconstructed), *more)
 
 
-def _of_images(model: PatronusModule, picked: Picked, plan: Plan) -> Float[Tensor, "n m"]:
+def _of_images(model: PatronusModule, picked: Picked, plan: EvaluationPlan) -> Float[Tensor, "n m"]:
     """As many as are drawn; few images serve in turn."""
-    return encode(model, picked.bytes, plan.batch_size)[torch.arange(plan.images) % len(picked.images)]
+    return encode(model, picked.bytes, plan.sampling.batch_size)[torch.arange(plan.images) % len(picked.images)]
 
 
-def _drawn(model: PatronusModule, s: Float[Tensor, "n m"], batches: Sequence[range], plan: Plan) -> list[ImageBytes]:
-    return [generate(model, s[list(rows)], rows, plan) for rows in batches]
+def _drawn(
+    model: PatronusModule, s: Float[Tensor, "n m"], batches: Sequence[range], plan: EvaluationPlan
+) -> list[ImageBytes]:
+    return [generate(model, s[list(rows)], rows, plan.sampling) for rows in batches]
 
 
 def _sections(
@@ -130,26 +132,34 @@ def _sections(
     test: Subject,
     shown: Picked,
     pictures: Pictures,
-    plan: Plan,
+    plan: EvaluationPlan,
     networks: Networks,
     prior: LatentPrior | None,
 ) -> dict[str, Section]:
     learned, reference = Picked.first(train, plan.latents), Picked.first(test, plan.reference)
     held_out = Picked.first(test, plan.latents)
-    s_train = encode(model, learned.bytes, plan.batch_size)
+    s_train = encode(model, learned.bytes, plan.sampling.batch_size)
     generated, inverted, others, imagined = pictures
     return {
         "use": attempt(lambda: _use(model, Picked.first(test, USED), plan)),
         "prototypes": attempt(lambda: prototype_health(s_train, model.prototypes.vectors.detach(), learned)),
-        "latents": attempt(lambda: latent_quality(s_train, learned, train, plan.seed)),
+        "latents": attempt(lambda: latent_quality(s_train, learned, train, plan.sampling.seed)),
         "reconstruction": reconstruction(shown, generated, inverted, plan, networks.lpips),
         "preservation": attempt(lambda: preserved(learned, shown, generated, train.attribute_names, plan)),
         "distances": distances(reference, generated, others, imagined, plan, networks),
         "prior": {"absent": NO_PRIOR}
         if prior is None
         else {
-            "protocol": {"train": learned.protocol(), "test": held_out.protocol(), **prior_protocol(prior, plan.seed)},
-            **attempt(lambda: prior_quality(prior, s_train, encode(model, held_out.bytes, plan.batch_size), plan.seed)),
+            "protocol": {
+                "train": learned.protocol(),
+                "test": held_out.protocol(),
+                **prior_protocol(prior, plan.sampling.seed),
+            },
+            **attempt(
+                lambda: prior_quality(
+                    prior, s_train, encode(model, held_out.bytes, plan.sampling.batch_size), plan.sampling.seed
+                )
+            ),
         },
     }
 
@@ -157,21 +167,25 @@ def _sections(
 # ---- s ---------------------------------------------------------------------------------------------------------------
 
 
-def _use(model: PatronusModule, picked: Picked, plan: Plan) -> Section:
+def _use(model: PatronusModule, picked: Picked, plan: EvaluationPlan) -> Section:
     times = [t * model.schedule.timesteps // 1000 for t in TIMES]
-    used = use_ratio(model, as_floats(picked.bytes), times, plan.seed, plan.batch_size)
+    used = use_ratio(model, as_floats(picked.bytes), times, plan.sampling.seed, plan.sampling.batch_size)
     return {
-        "protocol": {**picked.protocol(), "t": times, "timesteps": model.schedule.timesteps, "seed": plan.seed},
+        "protocol": {
+            **picked.protocol(),
+            "t": times,
+            "timesteps": model.schedule.timesteps,
+            "seed": plan.sampling.seed,
+        },
         "loss_own": used.own,
         "loss_other": used.other,
         "ratio": used.ratio,
     }
 
 
-def _inverted(model: PatronusModule, images: Image, plan: Plan) -> ImageBytes:
-    sampling = Sampling(plan.steps, plan.sampler, plan.seed, plan.batch_size)
-    inverted = invert(model, images, sampling)
-    return as_bytes(decode(model, inverted.x_T, inverted.s, sampling))
+def _inverted(model: PatronusModule, images: Image, plan: EvaluationPlan) -> ImageBytes:
+    inverted = invert(model, images, plan.sampling)
+    return as_bytes(decode(model, inverted.x_T, inverted.s, plan.sampling))
 
 
 # ---- the prior -------------------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from patronus_pl.analysis.attributes.judges import Judge, judged, train_judge
 from patronus_pl.analysis.editing.decoding import decode_from_noise
-from patronus_pl.analysis.protocol import Picked, Plan, Section, attempt, pixel_hash
+from patronus_pl.analysis.evaluate.plan import EvaluationPlan
+from patronus_pl.analysis.protocol import Picked, Section, attempt, pixel_hash
 from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.metrics import (
     InceptionFeatures,
@@ -59,14 +60,17 @@ class Networks:
     cache: str | None = None
 
 
-def generate(model: PatronusModule, s: Activations, rows: Sequence[int], plan: Plan) -> ImageBytes:
-    """An image for each row of s, see `decode_from_noise`."""
-    sampling = Sampling(plan.steps, plan.sampler, plan.seed, plan.batch_size)
+def generate(model: PatronusModule, s: Activations, rows: Sequence[int], sampling: Sampling) -> ImageBytes:
+    """Draw an image for each row of `s`, see `decode_from_noise`."""
     return torch.cat(list(decode_from_noise(model, s, rows, sampling)))
 
 
 def reconstruction(
-    shown: Picked, generated: ImageBytes, inverted: UInt8[Tensor, "k c h w"], plan: Plan, network: nn.Module | str
+    shown: Picked,
+    generated: ImageBytes,
+    inverted: UInt8[Tensor, "k c h w"],
+    plan: EvaluationPlan,
+    network: nn.Module | str,
 ) -> Section:
     """MSE, PSNR, SSIM, LPIPS of pictures decoded from random and from inverted noise, means over images.
 
@@ -79,7 +83,7 @@ def reconstruction(
     """
     n = len(shown.images)
     return {
-        "protocol": {**shown.protocol(), "inverted": len(inverted), **plan.sampling()},
+        "protocol": {**shown.protocol(), "inverted": len(inverted), **plan.sampler_protocol()},
         "mse_mean_image": mean_image_error(as_floats(x) for x in torch.split(shown.bytes, 256)),
         "random": _likeness(generated[:n], shown.bytes, network),
         "inverted": _likeness(inverted, shown.bytes[: len(inverted)], network),
@@ -133,7 +137,9 @@ def preservation(
     return Preservation(share(seen == kept, known), share(seen == kept.roll(1, 0), known), right)
 
 
-def preserved(learned: Picked, shown: Picked, generated: ImageBytes, names: Sequence[str], plan: Plan) -> Section:
+def preserved(
+    learned: Picked, shown: Picked, generated: ImageBytes, names: Sequence[str], plan: EvaluationPlan
+) -> Section:
     """Which attributes a judge reads the same in image and picture: s was the same, the noise another.
 
     Args:
@@ -147,14 +153,14 @@ def preserved(learned: Picked, shown: Picked, generated: ImageBytes, names: Sequ
         return {"absent": NO_ATTRIBUTES}
     # Callers evaluate in inference mode, in which nothing is learned.
     with torch.inference_mode(False), torch.enable_grad():
-        judge = train_judge(learned.bytes, torch.from_numpy(learned.attributes), JUDGE_EPOCHS, seed=plan.seed)
+        judge = train_judge(learned.bytes, torch.from_numpy(learned.attributes), JUDGE_EPOCHS, seed=plan.sampling.seed)
     found = preservation(judge, shown.bytes, generated[: len(shown.images)], torch.from_numpy(shown.attributes))
     table = vars(found)
     return {
         "protocol": {
             **shown.protocol(),
-            **plan.sampling(),
-            "judge": {"network": "SmallCNN", "epochs": JUDGE_EPOCHS, "seed": plan.seed, **learned.protocol()},
+            **plan.sampler_protocol(),
+            "judge": {"network": "SmallCNN", "epochs": JUDGE_EPOCHS, "seed": plan.sampling.seed, **learned.protocol()},
         },
         **{name: float(column.nanmean()) for name, column in table.items()},
         "per_attribute": {
@@ -168,7 +174,7 @@ def distances(
     generated: ImageBytes,
     others: ImageBytes | None,
     imagined: ImageBytes | None,
-    plan: Plan,
+    plan: EvaluationPlan,
     networks: Networks,
 ) -> Section:
     """Fréchet and kernel distance, precision and recall, Inception score, of images from real s and from the prior.
@@ -188,7 +194,7 @@ def distances(
         "protocol": {
             "reference": reference.protocol(),
             "generated": plan.images,
-            **plan.sampling(),
+            **plan.sampler_protocol(),
             "network": type(network).__name__,
             "network_hash": network_hash(network),
             "subsets": plan.subsets,
@@ -228,12 +234,14 @@ def _features(network: nn.Module, images: ImageBytes) -> Float[Tensor, "n d"]:
     return extract_features(network, (as_floats(batch.to(device)) for batch in torch.split(images, 64)))
 
 
-def _compare(network: nn.Module, real: Float[Tensor, "n d"], images: ImageBytes, plan: Plan) -> Section:
+def _compare(network: nn.Module, real: Float[Tensor, "n d"], images: ImageBytes, plan: EvaluationPlan) -> Section:
     made = _features(network, images)
     size = min(SUBSET, len(real) // 2, len(made) // 2)
     section: Section = {distance_name(network): frechet_distance(real, made)}
     section["kernel_distance"], section["kernel_distance_std"] = (
-        kernel_distance(real, made, plan.subsets, size, plan.seed) if size > 1 else (float("nan"), float("nan"))
+        kernel_distance(real, made, plan.subsets, size, plan.sampling.seed)
+        if size > 1
+        else (float("nan"), float("nan"))
     )
     section.update(
         attempt(lambda: dict(zip(("precision", "recall"), precision_recall(real, made, NEIGHBOURS), strict=True)))

@@ -8,18 +8,20 @@ from typing import Any
 import pytest
 import torch
 
-from patronus_pl.analysis.audit.audit import Audit, Plan, audit, auditable, restricted
+from patronus_pl.analysis.audit.audit import Audit, AuditEffort, audit, auditable, restricted
 from patronus_pl.analysis.audit.audit_report import audit_numbers, render_audit, told, worst_pairs, write_audit
+from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.errors import InvalidOptionError, OutputError
 from tests.analysis.labelled import NAMES, judge, leaking, subject
 from tests.analysis.painter import Painter, painter
 
-PLAN = Plan(steps=2, controls=8, control_images=10, precision=0.2, samples=200, shown=2)
+LITTLE = Sampling(steps=2, batch_size=128)
+EFFORT = AuditEffort(controls=8, control_images=10, precision=0.2, samples=200, shown=2)
 
 
-def audited(model: Painter, agree: float = 0.5, plan: Plan = PLAN, **options: Any) -> Audit:
+def audited(model: Painter, agree: float = 0.5, effort: AuditEffort = EFFORT, **options: Any) -> Audit:
     images = torch.from_numpy(subject(40, agree, seed=2).images)
-    return audit(model, subject(agree=agree), images, judge, subject(300, agree, seed=1), plan, **options)
+    return audit(model, subject(agree=agree), images, judge, subject(300, agree, seed=1), effort, LITTLE, **options)
 
 
 def verdicts(found: Audit) -> dict[tuple[str, str], str]:
@@ -39,7 +41,7 @@ def test_a_model_that_moves_each_alone_has_no_ties() -> None:
 @pytest.mark.parametrize("move", ["direction", "best", "prototypes"])
 def test_a_tie_that_the_model_invented_is_found_whatever_is_moved(move: Any) -> None:
     """Asking for a hat also gives 0.6 of a smile, of which the data know nothing."""
-    found = audited(painter(leaking(of=0, into=1, share=0.6)), plan=replace(PLAN, move=move))
+    found = audited(painter(leaking(of=0, into=1, share=0.6)), effort=replace(EFFORT, move=move))
     assert verdicts(found) == {("hat", "smile"): "introduced"}
     assert found.ties.tie[0, 1].item() == pytest.approx(0.6, abs=0.1)
     assert found.ties.worst_unexplained() == pytest.approx(0.6, abs=0.15)
@@ -47,22 +49,24 @@ def test_a_tie_that_the_model_invented_is_found_whatever_is_moved(move: Any) -> 
 
 def test_a_tie_of_the_data_is_told_from_one_that_was_amplified() -> None:
     model = painter(leaking(of=0, into=1, share=0.7))
-    best = replace(PLAN, move="best")
-    assert verdicts(audited(model, agree=0.9, plan=best)) == {("hat", "smile"): "in the data"}
-    assert verdicts(audited(model, agree=0.65, plan=best)) == {("hat", "smile"): "amplified"}
-    assert verdicts(audited(painter(), agree=0.9, plan=best)) == {}
+    best = replace(EFFORT, move="best")
+    assert verdicts(audited(model, agree=0.9, effort=best)) == {("hat", "smile"): "in the data"}
+    assert verdicts(audited(model, agree=0.65, effort=best)) == {("hat", "smile"): "amplified"}
+    assert verdicts(audited(painter(), agree=0.9, effort=best)) == {}
 
 
 def test_inverted_noise_gives_the_same_answer() -> None:
-    found = audited(painter(leaking(of=0, into=1, share=0.6)), plan=replace(PLAN, noise="inverted"))
+    found = audited(painter(leaking(of=0, into=1, share=0.6)), effort=replace(EFFORT, noise="inverted"))
     assert verdicts(found) == {("hat", "smile"): "introduced"}
 
 
 def test_random_prototypes_may_be_the_control() -> None:
     """What they are asked for is no tie: a model that moves each alone has a null of nothing."""
-    plan = replace(PLAN, control="prototype")
-    assert verdicts(audited(painter(leaking(of=0, into=1, share=0.6)), plan=plan)) == {("hat", "smile"): "introduced"}
-    found = audited(painter(), plan=plan)
+    effort = replace(EFFORT, control="prototype")
+    assert verdicts(audited(painter(leaking(of=0, into=1, share=0.6)), effort=effort)) == {
+        ("hat", "smile"): "introduced"
+    }
+    found = audited(painter(), effort=effort)
     assert verdicts(found) == {}
     assert found.null.abs().max().item() < 0.1
 
@@ -77,11 +81,11 @@ def test_the_twin_takes_away_what_is_not_the_bias() -> None:
 
 def test_a_twin_has_other_prototypes() -> None:
     with pytest.raises(InvalidOptionError, match="a twin has other ones"):
-        audited(painter(), plan=replace(PLAN, move="prototypes"), twin=painter())
+        audited(painter(), effort=replace(EFFORT, move="prototypes"), twin=painter())
 
 
 def test_compensated_edits_leak_less() -> None:
-    found = audited(painter(leaking(of=0, into=1, share=0.6)), plan=replace(PLAN, compensate=True))
+    found = audited(painter(leaking(of=0, into=1, share=0.6)), effort=replace(EFFORT, compensate=True))
     assert found.compensated is not None
     assert abs(found.compensated.tie[0, 1].item()) < 0.1
     torch.testing.assert_close(found.compensated.own_effect, found.ties.own_effect, atol=0.1, rtol=0)
@@ -94,7 +98,7 @@ def test_more_images_are_asked_for_where_intervals_are_wide() -> None:
         return (judge(images) + 0.3 * torch.randn(len(images), 4, generator=rng)).clamp(0, 1)
 
     images = torch.from_numpy(subject(40, seed=2).images)
-    found = audit(painter(), subject(), images, moody, subject(300, seed=1), PLAN)
+    found = audit(painter(), subject(), images, moody, subject(300, seed=1), EFFORT, LITTLE)
     widest = (1.96 * found.ties.error[found.ties.tested]).max().item()
     assert found.images_needed == pytest.approx(40 * (widest / 0.2) ** 2, abs=1)
     assert found.images_needed > 40
@@ -136,7 +140,7 @@ def test_data_without_attributes_are_refused() -> None:
 
 def test_too_few_images_and_how_many_are_needed() -> None:
     with pytest.raises(InvalidOptionError, match=r"40 images are too few for intervals of ±0.1: about 97 are needed"):
-        audited(painter(), plan=replace(PLAN, precision=0.1))
+        audited(painter(), effort=replace(EFFORT, precision=0.1))
 
 
 def test_a_judge_that_guesses_is_refused() -> None:
@@ -145,16 +149,26 @@ def test_a_judge_that_guesses_is_refused() -> None:
 
     images = torch.from_numpy(subject(40).images)
     with pytest.raises(InvalidOptionError, match="no better than chance on hat, smile, scarf, beard"):
-        audit(painter(), subject(), images, guess, subject(300, seed=1), PLAN)
+        audit(painter(), subject(), images, guess, subject(300, seed=1), EFFORT, LITTLE)
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"steps": 1}, "plan.steps is 1"), ({"controls": 0}, "plan.controls is 0"), ({"margin": 0.0}, "plan.margin is 0")],
+    [
+        ({"shown": 0}, "effort.shown is 0"),
+        ({"controls": 0}, "effort.controls is 0"),
+        ({"margin": 0.0}, "effort.margin is 0"),
+    ],
 )
 def test_impossible_plans_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidOptionError, match=words):
-        Plan(**options).check(1000)
+        AuditEffort(**options).check(1000)
+
+
+def test_a_single_step_is_refused() -> None:
+    images = torch.from_numpy(subject(40, seed=2).images)
+    with pytest.raises(InvalidOptionError, match="sampling.steps is 1; it must be at least 2"):
+        audit(painter(), subject(), images, judge, subject(300, seed=1), EFFORT, Sampling(steps=1))
 
 
 # ---- numbers and page ------------------------------------------------------------------------------------------------
@@ -170,12 +184,12 @@ def found() -> Audit:
     faces, names = subject(), ("hat", "smile", "scarf", "<b>&beard")
     reference, trial = replace(faces, attribute_names=names), replace(subject(300, seed=1), attribute_names=names)
     model, images = painter(leaking(of=0, into=1, share=0.6)), torch.from_numpy(subject(40, seed=2).images)
-    return audit(model, reference, images, blind, trial, replace(PLAN, compensate=True))
+    return audit(model, reference, images, blind, trial, replace(EFFORT, compensate=True), LITTLE)
 
 
 def numbers_of(found: Audit) -> dict[str, Any]:
     protocol = {"checkpoint": "last.ckpt", "judge": "blind", "data": {"name": "Toys"}, "reference_images": 400}
-    return audit_numbers(found, PLAN, protocol, {"wig": "nobody has it"})
+    return audit_numbers(found, EFFORT, LITTLE, protocol, {"wig": "nobody has it"})
 
 
 def test_numbers_are_plain_and_tell_of_every_pair(found: Audit) -> None:

@@ -14,6 +14,7 @@ from patronus_pl.analysis.audit.intervene import (
     prototype_moves,
     random_prototype_moves,
 )
+from patronus_pl.diffusion.sampling import Sampling
 from tests.analysis.labelled import NAMES, judge, leaking, subject
 from tests.analysis.painter import painter
 
@@ -95,7 +96,7 @@ def test_scores_are_those_of_what_the_painter_paints() -> None:
     """Quarter 0 also arrives in quarter 1 by a third: moving it by 1 moves the scores by ¼ and by ¹⁄₁₂."""
     s, _ = activations(7)
     model = painter(leaking(of=0, into=1, share=1 / 3))
-    seen = intervene(model, judge, 4, straight(s), s, torch.randn(7, 1, 8, 8), steps=2, batch_size=6, keep=2)
+    seen = intervene(model, judge, 4, straight(s), s, torch.randn(7, 1, 8, 8), Sampling(2, batch_size=6), keep=2)
     assert seen.scores.shape == (4, 7, 2, 4)
     torch.testing.assert_close(seen.change[0], torch.tensor([0.25, 0.25 / 3, 0, 0]).expand(7, 4), atol=1e-4, rtol=0)
     torch.testing.assert_close(seen.change[3], torch.tensor([0, 0, 0, 0.25]).expand(7, 4), atol=1e-4, rtol=0)

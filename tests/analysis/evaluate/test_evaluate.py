@@ -14,8 +14,9 @@ from patronus_pl.analysis.editing.decoding import decode_from_noise
 from patronus_pl.analysis.evaluate.evaluate import evaluate
 from patronus_pl.analysis.evaluate.image_quality import Networks, Preservation, preservation, real_features
 from patronus_pl.analysis.evaluate.latents import latent_quality, prototype_health
+from patronus_pl.analysis.evaluate.plan import PRESETS, EvaluationPlan
 from patronus_pl.analysis.evaluate.prior_gap import prior_quality
-from patronus_pl.analysis.protocol import DIGITS, PRESETS, Picked, Plan, attempt, commit, made_with, pixel_hash, plain
+from patronus_pl.analysis.protocol import DIGITS, Picked, attempt, commit, made_with, pixel_hash, plain
 from patronus_pl.analysis.subject import Subject
 from patronus_pl.denoiser import VectorNet
 from patronus_pl.diffusion import NoiseSchedule
@@ -28,7 +29,7 @@ from tests.analysis.painter import images, painter
 
 NAMES = ("light_0", "light_1", "light_2", "light_3")
 KINDS = ("local", "local", "local", "global")
-PLAN = Plan(images=40, reference=40, inverted=4, latents=60, steps=2, subsets=2)
+PLAN = EvaluationPlan(40, 40, inverted=4, latents=60, subsets=2, sampling=Sampling(steps=2))
 
 
 def squares(n: int, seed: int, split: str) -> Subject:
@@ -47,7 +48,7 @@ def tiny_prior(size: int = 4) -> LatentPrior:
     return LatentPrior(VectorNet(size, width=8, blocks=1), NoiseSchedule(100, beta_start=1e-3, beta_end=0.2)).eval()
 
 
-def measured(prior: LatentPrior | None = None, plan: Plan = PLAN) -> dict[str, Any]:
+def measured(prior: LatentPrior | None = None, plan: EvaluationPlan = PLAN) -> dict[str, Any]:
     model, train, test = painter(), squares(60, 0, "train"), squares(50, 1, "test")
     found: dict[str, Any] = plain(evaluate(model, train, test, plan, networks(), prior), DIGITS)
     return found
@@ -162,7 +163,7 @@ def test_a_prior_of_another_model_is_refused() -> None:
 
 
 def test_few_test_images_serve_in_turn() -> None:
-    found = measured(plan=Plan(images=120, reference=None, inverted=1, latents=20, steps=1, subsets=1))
+    found = measured(plan=EvaluationPlan(120, None, inverted=1, latents=20, subsets=1, sampling=Sampling(steps=1)))
     assert found["distances"]["protocol"]["generated"] == 120
     assert found["distances"]["protocol"]["reference"]["n"] == 50
     assert found["reconstruction"]["protocol"]["n"] == 50
