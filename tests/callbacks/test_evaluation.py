@@ -24,7 +24,7 @@ from tests.callbacks.runs import faces, fresh, trainer
 from tests.runs import config_args
 
 LITTLE: dict[str, Any] = {"n": 12, "inverted": 2, "sampling": Sampling(steps=2)}
-OPTIONS = [f"--evaluation.{name}={value}" for name, value in LITTLE.items()]
+OPTIONS = ["--evaluation.n=12", "--evaluation.inverted=2", "--evaluation.sampling.steps=2"]
 ONE_RUN = ["--trainer.max_steps=2", "--trainer.val_check_interval=2", "--trainer.log_every_n_steps=1"]
 
 

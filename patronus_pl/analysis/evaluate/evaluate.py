@@ -138,12 +138,13 @@ def _sections(
 ) -> dict[str, Section]:
     learned, reference = Picked.first(train, plan.latents), Picked.first(test, plan.reference)
     held_out = Picked.first(test, plan.latents)
-    s_train = encode(model, learned.bytes, plan.sampling.batch_size)
+    size, seed = plan.sampling.batch_size, plan.sampling.seed
+    s_train = encode(model, learned.bytes, size)
     generated, inverted, others, imagined = pictures
     return {
         "use": attempt(lambda: _use(model, Picked.first(test, USED), plan)),
         "prototypes": attempt(lambda: prototype_health(s_train, model.prototypes.vectors.detach(), learned)),
-        "latents": attempt(lambda: latent_quality(s_train, learned, train, plan.sampling.seed)),
+        "latents": attempt(lambda: latent_quality(s_train, learned, train, seed)),
         "reconstruction": reconstruction(shown, generated, inverted, plan, networks.lpips),
         "preservation": attempt(lambda: preserved(learned, shown, generated, train.attribute_names, plan)),
         "distances": distances(reference, generated, others, imagined, plan, networks),
@@ -153,7 +154,7 @@ def _sections(
             "protocol": {
                 "train": learned.protocol(),
                 "test": held_out.protocol(),
-                **prior_protocol(prior, plan.sampling.seed),
+                **prior_protocol(prior, seed),
             },
             **attempt(
                 lambda: prior_quality(

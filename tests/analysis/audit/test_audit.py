@@ -167,7 +167,7 @@ def test_impossible_plans_are_refused(options: dict[str, Any], words: str) -> No
 
 def test_a_single_step_is_refused() -> None:
     images = torch.from_numpy(subject(40, seed=2).images)
-    with pytest.raises(InvalidOptionError, match="sampling.steps is 1; it must be at least 2"):
+    with pytest.raises(InvalidOptionError, match=r"sampling\.steps is 1; it must be at least 2"):
         audit(painter(), subject(), images, judge, subject(300, seed=1), EFFORT, Sampling(steps=1))
 
 

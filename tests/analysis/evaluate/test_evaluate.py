@@ -265,7 +265,7 @@ def test_plain_values_are_json() -> None:
 
 def test_the_paper_takes_its_own_protocol() -> None:
     paper = PRESETS["paper"]
-    assert (paper.images, paper.reference, paper.sampler, paper.steps) == (10_000, None, "ddim", 1000)
+    assert (paper.images, paper.reference, paper.sampling.sampler, paper.sampling.steps) == (10_000, None, "ddim", 1000)
     assert paper.latents == 10_000
 
 
