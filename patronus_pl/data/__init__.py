@@ -1,4 +1,4 @@
-"""Images in, batches out: every data set is an `ImageDataModule`, made when it is first asked for."""
+"""Data sets as `ImageDataModule`s. Each is imported when it is first used."""
 
 from importlib import import_module
 from typing import Any
@@ -20,12 +20,12 @@ __all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    """Import a data set when its name is used: `import patronus_pl.data` loads neither torch nor lightning."""
+    """Import a data set when its name is used, so that `import patronus_pl.data` loads neither torch nor lightning."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    """The public names."""
+    """Return the public names."""
     return sorted(_HOME)

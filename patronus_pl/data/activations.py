@@ -1,4 +1,4 @@
-"""`Activations`: the file that `patronus encode` wrote, as data for the prior over prototype activations."""
+"""`Activations`: the file that `patronus encode` wrote, as training data of a prior over prototype activations."""
 
 import zipfile
 from collections.abc import Sequence
@@ -33,11 +33,11 @@ class ActivationTable(Dataset[dict[str, Any]]):
         return len(self.ids)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One row: `activations` (m,), `attributes` (a,), `id`."""
+        """Return one row: `activations` (m,), `attributes` (a,) and `id`."""
         return {key: values[0] for key, values in self.__getitems__([index]).items()}
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
-        """A batch in one gather."""
+        """Return a batch with one indexing operation."""
         rows = np.asarray(indices)
         return {
             "activations": torch.from_numpy(self.activations[rows]),
@@ -47,16 +47,16 @@ class ActivationTable(Dataset[dict[str, Any]]):
 
 
 class Activations(pl.LightningDataModule):
-    """Activations s of real images: what a prior p(s) learns from.
+    """Prototype activations s of real images, from which a prior p(s) learns.
 
-    A batch is `{"activations": (b, m), "attributes": (b, a), "id": list[str]}`. If the file says which split each row
-    comes from, that is kept; otherwise rows are drawn for validation.
+    A batch is `{"activations": (b, m), "attributes": (b, a), "id": list[str]}`. If the file names the split
+    of each row, that is kept; otherwise rows are drawn for validation.
 
     Args:
         file: an .npz with `activations` (n, m), and `attributes` (n, a), `attribute_names` and `ids` if known.
-        batch_size: rows a step and device.
+        batch_size: rows per step and device.
         val_fraction: share of the rows that validate, if the file has no splits.
-        seed: which rows validate, and the order of training.
+        seed: decides which rows validate, and the order of training.
 
     Raises:
         DatasetNotFoundError: no such file.
@@ -94,28 +94,28 @@ class Activations(pl.LightningDataModule):
 
     @property
     def size(self) -> int:
-        """m, the number of prototypes."""
+        """Return m, the number of prototypes."""
         self.setup()
         return int(self.tables["train"].activations.shape[1])
 
     def describe(self) -> dict[str, Any]:
-        """What decides the rows, as plain values."""
+        """Return everything that decides the rows, as plain values."""
         return {"name": "Activations", "file": self.file, "val_fraction": self.val_fraction, "seed": self.seed}
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Shuffled batches; the last, smaller one is dropped."""
+        """Return shuffled batches; a smaller last one is dropped."""
         return self._loader("train", shuffle=True)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Validation rows, in order."""
+        """Return the validation rows, in order."""
         return self._loader("val")
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Test rows if the file has any, else the validation rows."""
+        """Return the test rows if the file has any, else the validation rows."""
         return self._loader("test" if len(self.tables["test"]) else "val")
 
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """As `test_dataloader`."""
+        """Return what `test_dataloader` returns."""
         return self.test_dataloader()
 
     def _loader(self, split: str, shuffle: bool = False) -> DataLoader[dict[str, Any]]:

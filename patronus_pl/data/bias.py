@@ -1,4 +1,4 @@
-"""`BiasedSubset`: tie attributes of any data set together, to see whether a model learns the shortcut."""
+"""`BiasedSubset`: make attributes of a data set depend on each other, to test whether a model learns the shortcut."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,7 +11,7 @@ from patronus_pl.errors import InvalidOptionError
 
 RULES = {"celeba_hair_smile": {"Black_Hair|Blond_Hair|Brown_Hair,Smiling": -1.0}}
 TOLERANCE = 0.01  # in φ: later pairs may disturb earlier ones by no more than this
-PASSES = 50
+PASSES = 50  # how often all pairs are corrected before the search ends
 
 
 @dataclass(frozen=True)
@@ -21,15 +21,15 @@ class BiasedSubset:
     A pair is written `"A,B": rho`. `"A|B|C,D": rho` keeps the images that have exactly one of A, B, C, and correlates A
     (against the others) with D. Images whose attributes are unknown (NaN) are dropped.
 
-    With n₁₁, n₁₀, n₀₁, n₀₀ images a cell,
+    With n₁₁, n₁₀, n₀₁ and n₀₀ images that have both attributes, the first, the second, or neither,
 
         φ = (n₁₁ n₀₀ − n₁₀ n₀₁) / √((n₁₁+n₁₀)(n₀₁+n₀₀)(n₁₁+n₀₁)(n₁₀+n₀₀))
 
-    falls with n₁₀ and n₀₁ and rises with n₁₁ and n₀₀. So only images of two of the cells need to go, and the best
-    counts are found exactly. Which images of a cell stay is drawn from `seed`.
+    falls with n₁₀ and n₀₁ and rises with n₁₁ and n₀₀. Images of only two of the cells need to go, therefore, and the
+    largest subset is found exactly. `seed` decides which images of a cell stay.
 
-    The rule `celeba_hair_smile` is the one of Weng et al., arXiv 2503.22782: exactly one of black, blond and brown
-    hair; no black-haired face smiles, all others do (61,214 images of CelebA; φ = −1).
+    The rule `celeba_hair_smile` is that of Weng et al., arXiv 2503.22782: each face has exactly one of black, blond and
+    brown hair; no black-haired face smiles, and all others do (61,214 images of CelebA; φ = −1).
 
     Args:
         pairs: φ in [-1, 1] for each pair; several pairs hold together, within 0.01.
@@ -55,11 +55,11 @@ class BiasedSubset:
                 raise InvalidOptionError(f"data.bias wants φ = {rho} for {pair!r}; it must be in [-1, 1]")
 
     def describe(self) -> dict[str, Any]:
-        """Plain values that rebuild this subset: `BiasedSubset(**described)`."""
+        """Return plain values that rebuild this subset: `BiasedSubset(**described)`."""
         return asdict(self)
 
     def select(self, attributes: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.int64]:
-        """Rows to keep, ascending.
+        """Return the rows to keep, ascending.
 
         Args:
             attributes: (n, a) of 0, 1 or NaN.
@@ -96,7 +96,7 @@ def _parse(pair: str) -> tuple[list[str], str]:
 def _columns(
     pair: str, attributes: NDArray[np.float32], names: Sequence[str]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The two columns of a pair; NaN where not exactly one of the group is present."""
+    """Return the two columns of a pair; NaN where not exactly one attribute of the group is present."""
     group, other = _parse(pair)
     for name in (*group, other):
         if name not in names:
@@ -116,7 +116,7 @@ def _correlate(
     pair: str,
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """The largest subset of rows in which φ(first, second) = rho."""
+    """Return the largest subset of rows in which φ(first, second) = rho."""
     for values, name in ((first, "first"), (second, "second")):
         if values.all() or not values.any():
             raise InvalidOptionError(
@@ -133,13 +133,13 @@ def _correlate(
 
 
 def phi(n11: Any, n10: Any, n01: Any, n00: Any) -> Any:
-    """Correlation of two binary attributes from the counts of their four cells; 0 where one is constant."""
+    """Return the correlation of two binary attributes from the counts of their four cells; 0 where one is constant."""
     margins = np.sqrt(1.0 * (n11 + n10) * (n01 + n00)) * np.sqrt(1.0 * (n11 + n01) * (n10 + n00))
     return np.where(margins > 0, (1.0 * n11 * n00 - 1.0 * n10 * n01) / np.maximum(margins, 1), 0.0)
 
 
 def _largest(counts: NDArray[np.int64], rho: float) -> NDArray[np.int64]:
-    """The most images a cell (n₁₁, n₁₀, n₀₁, n₀₀) with φ at rho, or just beyond it."""
+    """Return the most images per cell (n₁₁, n₁₀, n₀₁, n₀₀) with φ at rho, or just beyond it."""
     n11, n10, n01, n00 = counts
     if phi(n11, n10, n01, n00) > rho:  # mirror the second attribute
         return _largest(np.array([n10, n11, n00, n01]), -rho)[[1, 0, 3, 2]]

@@ -1,4 +1,4 @@
-"""`Batches`: loaders that several devices share, each image once, and that go on where they were interrupted."""
+"""`Batches`: loaders that share a table among devices, and that go on where a run was interrupted."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,19 +11,19 @@ from patronus_pl.errors import InvalidOptionError
 
 
 class Turns(DistributedSampler[int]):
-    """Which rows of a table one of several devices takes: of one order, rows rank, rank + ranks, rank + 2 ranks, ...
+    """Share the rows of a table among devices: each takes rows rank, rank + ranks, rank + 2 ranks, ... of one order.
 
-    In the order of the table, exactly one device takes each row. Shuffled, the order is a function of seed and epoch
-    alone, and all devices take equally many rows in batches that are whole: together they hold the rows that a single
-    device would take in one larger batch. A resumed run, on any number of devices, sees the images it would have seen.
-    (torch's own sampler, which Lightning would put in place, repeats rows until every device has equally many.)
+    Without shuffling, exactly one device takes each row. With it, the order depends on seed and epoch alone, and all
+    devices take equally many rows in whole batches: together they hold the rows that a single device would take in one
+    larger batch. A resumed run therefore sees the images that it would have seen, on any number of devices. (torch's
+    sampler, which Lightning would use instead, repeats rows until every device has equally many.)
 
     Args:
         count: how many rows there are.
-        batch_size: of one device.
+        batch_size: rows per batch of one device.
         ranks: how many devices there are.
-        rank: which of them this is.
-        shuffle_seed: of the order; None keeps that of the table.
+        rank: number of this device, from 0.
+        shuffle_seed: seed of the order; None keeps the order of the table.
 
     Raises:
         InvalidOptionError: fewer rows than devices.
@@ -52,17 +52,17 @@ class Turns(DistributedSampler[int]):
 
     @property
     def first(self) -> int:
-        """Rows of this epoch that were taken before the run was interrupted."""
+        """Return how many rows of this epoch were taken before the run was interrupted."""
         epoch, rows = self._resumed
         return rows if epoch == self.epoch else 0
 
     def resume(self, epoch: int, rows: int) -> None:
-        """Leave out the rows of an epoch that were taken already."""
+        """Leave out the first rows of an epoch, which were taken already."""
         self._resumed = (epoch, rows)
 
 
 class Batches(DataLoader[dict[str, Any]]):
-    """A loader that goes on in the middle of an epoch: Lightning keeps its `state_dict` in the checkpoint."""
+    """A loader that can go on in the middle of an epoch: Lightning keeps its `state_dict` in the checkpoint."""
 
     _epoch = _rows = 0
 
@@ -78,15 +78,15 @@ class Batches(DataLoader[dict[str, Any]]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """How far all devices are."""
+        """Return the epoch, and how many of its rows all devices have taken."""
         return {"epoch": self._epoch, "rows": self._rows}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from there."""
+        """Go on after the rows of `state`."""
         if isinstance(self.sampler, Turns):
             self.sampler.resume(**state)
 
 
 def already_a_batch(batch: Any) -> Any:
-    """Tables make whole batches: nothing is left to collate."""
+    """Return a batch as it is: tables return whole batches."""
     return batch

@@ -1,4 +1,4 @@
-"""`PlantedFaces`: cartoon portraits whose every cause is known."""
+"""`PlantedFaces`: cartoon portraits of which every attribute and the part of every pixel are known."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ GROUPS: dict[str, dict[str, float]] = {
     "hair style": {"Long_Hair": 1 / 3, "Curly_Hair": 1 / 3, "Short_Hair": 1 / 3},
     "skin": {"Pale_Skin": 1 / 3, "Dark_Skin": 1 / 3},
 }
-"""Attributes of which at most one holds, with how often it does."""
+"""Groups of attributes of which at most one holds, with the probability of each."""
 
 FREE: dict[str, float] = {
     "Smiling": 0.5,
@@ -26,7 +26,7 @@ FREE: dict[str, float] = {
     "Bright_Background": 0.5,
     "Large_Head": 0.5,
 }
-"""Attributes that hold on their own, with how often they do."""
+"""Attributes that hold independently, with the probability of each."""
 
 GLOBAL = ("Pale_Skin", "Dark_Skin", "Bright_Background", "Large_Head")
 MARGINALS = {**{name: p for group in GROUPS.values() for name, p in group.items()}, **FREE}
@@ -41,36 +41,36 @@ ATTRIBUTE_PART = {
 """The part of the picture that shows each local attribute."""
 
 TINT = 0.03
-"""Colours vary by this fraction."""
+"""Colours vary by up to this fraction."""
 
 FIRST_INDEX = {"train": 0, "val": 2**32, "test": 2**33}
 
 
 class Portraits(NamedTuple):
-    """What `draw` returns: pixels, what they show, and where."""
+    """Portraits as `draw` returns them: pixels, attributes, and the part of each pixel."""
 
     images: NDArray[np.uint8]
     """(n, 3, h, w)"""
     attributes: NDArray[np.float32]
     """(n, a) in the order of `ATTRIBUTES`, 0 or 1."""
     parts: NDArray[np.uint8]
-    """(n, h, w): index in `PARTS` of what each pixel shows."""
+    """(n, h, w): index in `PARTS` of the part that each pixel shows."""
 
     @property
     def masks(self) -> NDArray[np.bool_]:
-        """(n, parts, h, w): the pixels of each part that nothing else hides; every pixel belongs to one part."""
+        """Return the visible pixels of each part, (n, parts, h, w); every pixel belongs to one part."""
         masks: NDArray[np.bool_] = self.parts[:, None] == np.arange(len(PARTS), dtype=np.uint8)[:, None, None]
         return masks
 
 
-# ---- chance ----------------------------------------------------------------------------------------------------------
+# ---- random numbers --------------------------------------------------------------------------------------------------
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 """2⁶⁴ / golden ratio: the step of SplitMix64."""
 
 
 def splitmix64(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Hash of 64 bits: the output function of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014)."""
+    """Hash 64 bits by the output function of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014)."""
     z: NDArray[np.uint64] = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     z ^= z >> np.uint64(31)
@@ -78,7 +78,7 @@ def splitmix64(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def uniform(seed: int, indices: NDArray[np.uint64], count: int) -> NDArray[np.float64]:
-    """(n, count) numbers in [0, 1), a function of (seed, index, column) alone, on every machine and NumPy release."""
+    """Return numbers in [0, 1), (n, count), that depend on (seed, index, column) alone, on every machine."""
     start = splitmix64(np.array([seed % 2**64], np.uint64) + GOLDEN)
     rows = splitmix64(start ^ splitmix64(indices + GOLDEN))
     columns = np.arange(1, count + 1, dtype=np.uint64) * GOLDEN
@@ -111,13 +111,13 @@ class Tie(NamedTuple):
 
     @property
     def reachable(self) -> tuple[float, float]:
-        """The ρ for which both conditional probabilities lie in [0, 1]."""
+        """Return the lowest and highest ρ for which both conditional probabilities lie in [0, 1]."""
         p, q = MARGINALS[self.parent], MARGINALS[self.child]
         present, absent = self.slope * (1 - p), self.slope * p
         return -min(q / present, (1 - q) / absent), min((1 - q) / present, q / absent)
 
     def chance(self, parent: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """P(child = 1) for each value of the parent."""
+        """Return P(child = 1) for each value of the parent."""
         p, q = MARGINALS[self.parent], MARGINALS[self.child]
         return np.where(parent, q + self.rho * self.slope * (1 - p), q - self.rho * self.slope * p)
 
@@ -150,7 +150,7 @@ def _within_reach(tie: Tie) -> Tie:
 
 
 def ties(correlation: dict[str, float] | None) -> list[Tie]:
-    """The pairs of `correlation` in an order in which every parent is known before its child."""
+    """Return the pairs of `correlation` in an order in which every parent comes before its child."""
     pending = [_parse(pair, rho) for pair, rho in (correlation or {}).items()]
     children = [tie.child for tie in pending]
     for child in children:
@@ -173,7 +173,7 @@ def ties(correlation: dict[str, float] | None) -> list[Tie]:
 
 
 def _attributes(chance: NDArray[np.float64], tied: list[Tie]) -> dict[str, NDArray[np.bool_]]:
-    """Which attributes hold, from one column of chance for each group and each free attribute."""
+    """Return which attributes hold, from one column of random numbers per group and free attribute."""
     held: dict[str, NDArray[np.bool_]] = {}
     for u, group in zip(chance[:, : len(GROUPS)].T, GROUPS.values(), strict=True):
         low = 0.0
@@ -203,11 +203,11 @@ def draw(
     size: int = 32,
     correlation: dict[str, float] | None = None,
 ) -> Portraits:
-    """Portraits by index: portrait i depends on `seed`, `size`, `correlation` and i alone.
+    """Draw portraits by index: portrait i depends on `seed`, `size`, `correlation` and i alone.
 
     Args:
         indices: n whole numbers from 0 to 2⁶⁴ − 1.
-        seed: another seed, another crowd.
+        seed: another seed gives other portraits.
         size: height and width in pixels.
         correlation: φ of pairs of attributes, as `PlantedFaces` takes it.
 
@@ -223,7 +223,7 @@ def draw(
 
 
 class PlantedFaces(ImageDataModule):
-    """Cartoon portraits drawn on the spot, with the causes of every pixel: attributes and masks of parts.
+    """Cartoon portraits, drawn when they are asked for, with their attributes and masks of their parts.
 
     Image i of a split depends on `seed` and i alone. Local attributes (hair, smile, glasses, hat, shirt) change one
     part of the picture; global ones (skin, background, head size) change much of it.
@@ -265,7 +265,7 @@ class PlantedFaces(ImageDataModule):
         self.image_shape = (3, image_size, image_size)
 
     def load(self, split: str) -> ImageTable:
-        """Draw one split."""
+        """Return one split, drawn now."""
         count = self.sizes[split]
         if self.limit is not None and self.bias is None:  # a trial of 64 images need not wait for 20,000
             count = min(count, self.limit)
@@ -273,12 +273,12 @@ class PlantedFaces(ImageDataModule):
         return ImageTable(drawn.images, drawn.attributes, [f"{split}-{i:06d}" for i in range(count)])
 
     def masks(self, split: str, rows: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
-        """Which pixels show each of `part_names`: (n, parts, h, w) for the given rows of `table(split)`."""
+        """Return which pixels show each of `part_names` in n rows of `table(split)`, (n, parts, h, w)."""
         ids = self.table(split).ids
         return self._draw([FIRST_INDEX[split] + int(ids[row].rpartition("-")[2]) for row in rows]).masks
 
     def attribute_masks(self, split: str, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """(k, a, h, w): the part that shows each attribute; empty for attributes of the whole image."""
+        """Return the pixels of the part that shows each attribute, (k, a, h, w); none for global attributes."""
         parts = self.masks(split, rows)
         masks = np.zeros((len(rows), len(self.attribute_names), *parts.shape[2:]), dtype=np.bool_)
         for name, part in self.attribute_part.items():
@@ -286,7 +286,7 @@ class PlantedFaces(ImageDataModule):
         return masks
 
     def describe(self) -> dict[str, Any]:
-        """What decides the images, the planted correlation among it."""
+        """Return everything that decides the images, the planted correlation included."""
         correlation = {f"{tie.parent},{tie.child}": tie.rho for tie in ties(self.correlation)}
         return {**super().describe(), "sizes": self.sizes, "correlation": correlation}
 

@@ -1,4 +1,4 @@
-"""Every portrait that `PlantedFaces` can draw, once, without tint or shift: what an exact judge looks for."""
+"""Draw every portrait that `PlantedFaces` can draw, once, without tint or shift, as templates for an exact judge."""
 
 from itertools import product
 
@@ -10,7 +10,7 @@ from patronus_pl.data.portraits import portraits
 
 
 def every_portrait(size: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """All 1,728 combinations: 3 hair colours × 3 hair styles × 3 skins × 2⁶ free attributes.
+    """Return all 1,728 combinations: 3 hair colours × 3 hair styles × 3 skins × 2⁶ free attributes.
 
     Args:
         size: height and width in pixels.

@@ -1,4 +1,4 @@
-"""Cartoon portraits from signed distances: how `PlantedFaces` draws, and nothing of what it chooses to draw.
+"""Draw cartoon portraits from signed distances. `PlantedFaces` chooses which attributes each portrait has.
 
 Notation: the canvas is 32 × 32 units at any resolution, y points down; (u, v) are units in the frame of body or head,
 with the chin at the origin; d(u, v) is the signed distance to the edge of a shape, negative inside. With k pixels a
@@ -51,24 +51,24 @@ class Shape:
         return self.bounded(lambda u, v: np.maximum(self.distance(u, v), -other.distance(u, v)))
 
     def bounded(self, distance: Callable[[Array, Array], Array], margin: float = 0.0) -> "Shape":
-        """Another distance within these bounds, moved out by `margin`."""
+        """Return a shape with another distance, whose bounds are these, moved out by `margin`."""
         left, top, right, bottom = self.left - margin, self.top - margin, self.right + margin, self.bottom + margin
         return Shape(left, top, right, bottom, distance)
 
     def inset(self, depth: float) -> "Shape":
-        """The inside that lies deeper than `depth`."""
+        """Return the part of the shape that lies deeper than `depth`."""
         return self.bounded(lambda u, v: self.distance(u, v) + depth, -depth)
 
     def outline(self, half_width: float) -> "Shape":
-        """The stroke along the edge."""
+        """Return a stroke along the edge of the shape."""
         return self.bounded(lambda u, v: np.abs(self.distance(u, v)) - half_width, half_width)
 
     def mirrored(self) -> "Shape":
-        """The part right of u = 0 and its mirror image."""
+        """Return the part right of u = 0 together with its mirror image."""
         return Shape(-self.right, self.top, self.right, self.bottom, lambda u, v: self.distance(np.abs(u), v))
 
     def sheared(self, slope: float) -> "Shape":
-        """Slanted: what was level rises by `slope` a unit to the right."""
+        """Return the slanted shape: horizontal lines rise by `slope` per unit to the right."""
         rise = abs(slope) * max(abs(self.left), abs(self.right))
         top, bottom = self.top - rise, self.bottom + rise
         return Shape(self.left, top, self.right, bottom, lambda u, v: self.distance(u, v + slope * u))
@@ -120,14 +120,14 @@ def box(x: float, y: float, a: float, b: float, r: float) -> Shape:
 
 
 def above(y: float) -> Shape:
-    """Everything above the level y."""
+    """Return the half-plane above the level y."""
     return Shape(-inf, -inf, inf, y, lambda u, v: v - y)
 
 
 # ---- portrait --------------------------------------------------------------------------------------------------------
 
 PARTS = ("background", "shirt", "neck", "hair", "face", "eyes", "mouth", "glasses", "hat")
-"""What a pixel can show, in the order of masks."""
+"""The parts that a pixel can show, in the order of masks."""
 
 CANVAS = 32.0
 CHIN_X, CHIN_Y, MAX_SHIFT = 16.0, 23.6, 0.4
@@ -162,13 +162,13 @@ PALETTE = {
 
 
 class Layer(NamedTuple):
-    """One coat of paint."""
+    """One shape of one colour, painted over the layers before it."""
 
     part: str
     colour: str
     shape: Shape
     where: str = "everyone"
-    """An attribute: only those who have it get the coat."""
+    """An attribute: only portraits that have it get this layer."""
     on: str = "head"
     """The frame of the shape: `head`, which has two sizes, or `body`."""
     opacity: float = 1.0
@@ -211,7 +211,7 @@ LAYERS = (
     Layer("hat", "band", box(0, -16, 8.5, 1.4, 0.2), "Wearing_Hat"),
     Layer("hat", "brim", box(0, -14.2, 11.2, 1.3, 1.3), "Wearing_Hat"),
 )
-"""A portrait from back to front."""
+"""The layers of a portrait from back to front."""
 
 # ---- painting --------------------------------------------------------------------------------------------------------
 
@@ -220,7 +220,7 @@ def portraits(has: Mapping[str, Flag], shift: Array, tint: Array, size: int) -> 
     """Draw n portraits.
 
     Args:
-        has: for each attribute of `PlantedFaces`, which of the n portraits have it.
+        has: attribute of `PlantedFaces` → which of the n portraits have it.
         shift: (n,) float32, to the right in units, within ±`MAX_SHIFT`.
         tint: (n, 4) float32, factors on the colours of background, shirt, skin and hair.
         size: height and width in pixels.
@@ -246,7 +246,7 @@ def portraits(has: Mapping[str, Flag], shift: Array, tint: Array, size: int) -> 
 
 
 def _colours(has: Mapping[str, Flag], tint: Array) -> dict[str, Array]:
-    """The colours of layers by name: (n, 3), or (1, 3) where all share it."""
+    """Return the colours of layers by name: (n, 3), or (1, 3) where all portraits share one."""
 
     def choose(name: str, yes: str, no: Array) -> Array:
         return np.where(has[name][:, None], PALETTE[yes], no)
@@ -268,14 +268,14 @@ def _colours(has: Mapping[str, Flag], tint: Array) -> dict[str, Array]:
 
 
 def _backdrop(colour: Array, size: int) -> Array:
-    """(n, 3, size, size): the colour of the background, 8 % dimmer towards the corners."""
+    """Return the background, (n, 3, size, size): its colour, 8 % dimmer towards the corners."""
     r: Array = ((np.arange(size, dtype=np.float32) + 0.5) * np.float32(2 / size) - 1) ** 2
     light: Array = 1.02 - 0.05 * (r[:, None] + r)
     return colour[:, :, None, None] * light
 
 
 def _coverage(shape: Shape, shift: Array, scale: Array, size: int) -> tuple[Array, slice, slice]:
-    """How much of each pixel the shape covers, (n, lines, columns), and which lines and columns it may touch."""
+    """Return the share of each pixel that the shape covers, (n, lines, columns), and these lines and columns."""
     unit = size / CANVAS
     columns = _reach(shape.left, shape.right, CHIN_X, MAX_SHIFT, size)
     lines = _reach(shape.top, shape.bottom, CHIN_Y, 0.0, size)
@@ -287,7 +287,7 @@ def _coverage(shape: Shape, shift: Array, scale: Array, size: int) -> tuple[Arra
 
 
 def _reach(low: float, high: float, origin: float, margin: float, size: int) -> slice:
-    """The pixels that [low, high] may touch at any scale and shift, so that no image decides how another is cropped."""
+    """Return the pixels that [low, high] may touch at any scale and shift, the same for all images."""
     first = (origin + min(low * LARGE, low * SMALL) - margin) * size / CANVAS - 1
     last = (origin + max(high * LARGE, high * SMALL) + margin) * size / CANVAS + 1
     return slice(max(0, int(first)), max(0, min(size, int(last) + 1)))
