@@ -1,6 +1,7 @@
 """`DiffusionModule`: the training recipe that the model of images and the prior over activations share."""
 
 import math
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -125,6 +126,18 @@ class DiffusionModule(pl.LightningModule):
         rows = len(values) * self.trainer.world_size
         mean = values.mean() if len(values) else values.new_zeros(())
         self.log(name, mean, prog_bar=prog_bar, sync_dist=True, batch_size=rows)
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Log the losses of a batch of the validation split."""
+        self.evaluate(batch, batch_idx, "val")
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Log the losses of a batch of the test split."""
+        self.evaluate(batch, batch_idx, "test")
+
+    @abstractmethod
+    def evaluate(self, batch: dict[str, Any], batch_idx: int, stage: str) -> None:
+        """Log the losses of a batch under names that begin with the stage."""
 
     # ------------------------------------------------------------------------------------------------- the optimiser
 

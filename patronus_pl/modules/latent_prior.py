@@ -130,19 +130,12 @@ class LatentPrior(DiffusionModule):
         self.log("train/loss", loss.detach(), prog_bar=True)
         return loss
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """The denoising loss of held-out activations."""
-        self._log_loss("val", batch, batch_idx)
-
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """The same on the test split."""
-        self._log_loss("test", batch, batch_idx)
-
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Ids of a batch and the denoising loss of each row."""
         return {"id": batch["id"], "loss": self._losses(batch, batch_idx)}
 
-    def _log_loss(self, stage: str, batch: dict[str, Any], batch_idx: int) -> None:
+    def evaluate(self, batch: dict[str, Any], batch_idx: int, stage: str) -> None:
+        """Log the denoising loss of held-out activations."""
         self.log_mean(f"{stage}/loss", self._losses(batch, batch_idx), prog_bar=True)
 
     def _losses(self, batch: dict[str, Any], batch_idx: int) -> Float[Tensor, " b"]:

@@ -8,24 +8,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patronus_pl.denoiser import UNet
-from patronus_pl.diffusion import (
-    Denoiser,
-    NoiseSchedule,
-    NoiseSource,
-    Prediction,
-    Sampler,
-    Step,
-    Velocity,
-    guided,
-    samplers,
-    weights_of_rows,
-)
+from patronus_pl.diffusion import Denoiser, NoiseSchedule, NoiseSource, Prediction, Sampler, Step, Velocity, samplers
+from patronus_pl.diffusion.guidance import guided, weights_of_rows
 from patronus_pl.errors import CheckpointError, InvalidOptionError
 from patronus_pl.modules.base import DiffusionModule
 from patronus_pl.modules.checkpoint import configuration
 from patronus_pl.modules.loss_by_noise import LossByNoise
-from patronus_pl.modules.masks import Masks
-from patronus_pl.objective import Edit, Objective, TrainingStep, take_back
+from patronus_pl.modules.parts import check_parts
+from patronus_pl.objective import Edit, Masks, Objective, TrainingStep, paint
 from patronus_pl.prototypes import PatchEncoder, PrototypeLayer
 from patronus_pl.types import Activations, Box, Features, Image, SimilarityMap, Timesteps
 
@@ -77,28 +67,11 @@ class PatronusModule(DiffusionModule):
         self.prediction, self.objective, self.masks = prediction, objective, masks
         self.lr, self.warmup_steps, self.final_lr, self.seed = lr, warmup_steps, final_lr, seed
         self.check_recipe()
-        self._check_parts()
+        check_parts(self.image_shape, encoder, prototypes, denoiser, masks)
         self.to(memory_format=torch.channels_last)  # how convolutions are fastest; checkpoints do not care
         self.save_hyperparameters(configuration(self), logger=False)
         self._by_noise = LossByNoise(schedule.timesteps)
         self._previous: Activations | None = None  # activations of the last image of the batch before, in an evaluation
-
-    def _check_parts(self) -> None:
-        channels, height, width = self.image_shape
-        self.encoder.map_size(height, width)
-        fits = (
-            ("image_shape[0]", channels, "encoder.channels[0]", self.encoder.channels[0]),
-            ("image_shape[0]", channels, "denoiser.image_channels", self.denoiser.image_channels),
-            ("encoder.channels[-1]", self.encoder.dim, "prototypes.dim", self.prototypes.dim),
-            ("prototypes.count", self.prototypes.count, "denoiser.condition_dim", self.denoiser.condition_dim),
-        )
-        for left, a, right, b in fits:
-            if a != b:
-                raise InvalidOptionError(f"{left} is {a} but {right} is {b}; make them equal")
-        if self.masks is not None and not self.denoiser.maskable:
-            raise InvalidOptionError("model.masks needs a denoiser that can be masked; set model.denoiser.maskable")
-
-    # ---------------------------------------------------------------------------------------------- using a model
 
     @property
     def receptive_field(self) -> int:
@@ -117,12 +90,7 @@ class PatronusModule(DiffusionModule):
 
     def features(self, x: Image) -> Features:
         """Return the features of every patch, without autocast: bfloat16 would move the arg-max among near-ties."""
-        if x.shape[1] != self.image_shape[0]:
-            raise CheckpointError(
-                f"the checkpoint was trained on images of {self.image_shape[0]} channel(s), but these have "
-                f"{x.shape[1]}; use data with as many channels"
-            )
-        self.encoder.map_size(*x.shape[-2:])
+        self.encoder.require(x)
         with torch.autocast(x.device.type, enabled=False):
             features: Tensor = self.encoder(x.to(self.dtype))
             return features
@@ -152,14 +120,11 @@ class PatronusModule(DiffusionModule):
         Args:
             s: activations, (b, m).
             keep: which of them the denoiser is told, (b, m); None for all. All False: the model without a condition.
-            base: activations that `guidance` starts from, such as those of the unedited images.
-            guidance: w in D(x_t, t | base) + w · [D(x_t, t | s) - D(x_t, t | base)], one for all or one a prototype
-                (see `weights_of_rows`). Without `base`, the denoiser that is told nothing takes its place. None: no
-                guidance.
+            base: activations that `guidance` starts from, such as those of unedited images; None: those of no image.
+            guidance: w in D(base) + w · [D(s) - D(base)], one number or one a prototype; None for no guidance.
 
         Raises:
-            InvalidOptionError: masks for a model that was trained without, a mask of another shape, or an impossible
-                guidance.
+            InvalidOptionError: a mask for a model trained without, one of another shape, or an impossible guidance.
         """
         if keep is not None and keep.shape != s.shape:
             raise InvalidOptionError(f"keep has shape {tuple(keep.shape)}, but s has {tuple(s.shape)}; make them equal")
@@ -222,8 +187,6 @@ class PatronusModule(DiffusionModule):
         """Yield every step that `decode` takes; its other options are `eta` and `noise`."""
         return samplers.sample_steps(sampler, self.denoiser_for(s), x_T, self.schedule, steps, clip=clip, **options)
 
-    # --------------------------------------------------------------------------------------------------- training
-
     def setup(self, stage: str) -> None:
         """Refuse data whose images the model cannot take, or that lack the attributes to balance."""
         data: Any = getattr(self.trainer, "datamodule", None)
@@ -239,15 +202,10 @@ class PatronusModule(DiffusionModule):
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Before the very first step, take prototypes from real patches, and statistics from real activations."""
-        if self.trainer.global_step > 0 or batch_idx > 0:
-            return
-        with torch.no_grad():
-            features = self.all_ranks(self.encoder(batch["image"]))
-            if self.prototypes.init == "patches":
-                self.prototypes.initialise_from(features, torch.Generator().manual_seed(self.seed))
-                # Devices may round differently, and near-ties may fall either way: all take rank 0's.
-                self.prototypes.vectors.copy_(self.trainer.strategy.broadcast(self.prototypes.vectors.data))
-            self.prototypes.follow(self.prototypes(features))
+        if self.trainer.global_step == 0 and batch_idx == 0:
+            with torch.no_grad():
+                features = self.all_ranks(self.encoder(batch["image"]))
+                self.prototypes.start(features, self.seed, self.trainer.strategy.broadcast)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Take one step of the joint objective."""
@@ -259,32 +217,22 @@ class PatronusModule(DiffusionModule):
         similarity = self.prototypes.similarity_map(self.encoder(x_0))
         s = self.all_ranks(self.prototypes.pool(similarity))
         conditions = self.prototypes.standardised_by_batch(s)
-        condition = conditions[draw.rows]
-        # The first, noisier half of the batch is painted once more, with one prototype of each image taken back.
-        k = len(x_0) // 2 if self.objective is not None and self.objective.judges_edits else 0
-        own, other = condition[:k], conditions.roll(1, 0)[draw.rows][:k]
-        changed, prototype, valid = take_back(own, other, draw.uniform(s.shape[1])[:k])
-        keep = None
-        if self.masks is not None:
-            told = self.masks.keep(draw.uniform(s.shape[1] + 2), self.trainer.global_step)
-            told[:k] = told[:k].scatter(1, prototype[:, None], True)  # an edit is told, the same before and after
-            keep = torch.cat([told, told[:k]])
-        denoise = self.denoiser_under(torch.cat([condition, changed]), keep)
-        clean = denoise(torch.cat([x_t, x_t[:k]]), torch.cat([t, t[:k]]))
-        before, after = clean[: len(x_0)], clean[len(x_0) :]
-        losses = self.prediction.loss(x_0, before, t, self.schedule)
+        edits = self.objective is not None and self.objective.judges_edits
+        chance, number = draw.uniform(s.shape[1]), self.trainer.global_step
+        keep = None if self.masks is None else self.masks.keep(draw.uniform(s.shape[1] + 2), number)
+        rows, k = draw.rows, len(x_0) // 2 * edits  # the first half of the batch is the noisier one
+        painted = paint(self.denoiser_under, conditions[rows], conditions.roll(1, 0)[rows], x_t, t, chance, keep, k)
+        losses = self.prediction.loss(x_0, painted.clean, t, self.schedule)
         loss = losses.mean()
         self.log("train/loss", loss.detach(), prog_bar=True)
         self._by_noise.add(losses.detach(), t)
-        if self.objective is not None:
-            edit = Edit(prototype, changed - own, valid, similarity[:k], before[:k], after) if k else None
-            loss = loss + self._penalties(self.objective, batch, s, edit)
-        return loss
+        edit, objective = painted.edit(similarity), self.objective
+        return loss if objective is None else self._penalised(loss, batch, s, edit, objective)
 
-    def _penalties(
-        self, objective: Objective, batch: dict[str, Any], s: Float[Tensor, "all m"], edit: Edit | None
-    ) -> Float[Tensor, ""]:
-        """Return Σ weight · penalty, and log each."""
+    def _penalised(
+        self, loss: Tensor, batch: dict[str, Any], s: Float[Tensor, "all m"], edit: Edit | None, objective: Objective
+    ) -> Tensor:
+        """Return loss + Σ weight · penalty, and log each."""
         step = TrainingStep(
             number=self.trainer.global_step,
             activations=s,
@@ -294,11 +242,10 @@ class PatronusModule(DiffusionModule):
             read=lambda pictures: self.prototypes.standardised(self.prototypes(self.encoder(pictures))),
             edit=edit,
         )
-        total = s.new_zeros(())
         for name, weight, value in objective.terms(step):
             self.log(f"train/{name}", value.detach())
-            total = total + weight * value
-        return total
+            loss = loss + weight * value
+        return loss
 
     def on_train_epoch_end(self) -> None:
         """Log the loss by noise level: quartile 1 holds the least noisy quarter of the timesteps."""
@@ -306,19 +253,12 @@ class PatronusModule(DiffusionModule):
         for i, mean in enumerate(self._by_noise.restart(sums), start=1):
             self.log(f"train/loss_quartile_{i}", mean, sync_dist=True)  # the same on all ranks already
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Log the denoising loss with an image's own s, and with another's: their ratio says how much s is used."""
-        self._evaluate(batch, batch_idx, "val")
-
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Log the same on the test split."""
-        self._evaluate(batch, batch_idx, "test")
-
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Return activations and ids of a batch; what to do with them is a callback's business."""
         return {"id": batch["id"], "activations": self.encode(batch["image"])}
 
-    def _evaluate(self, batch: dict[str, Any], batch_idx: int, stage: str) -> None:
+    def evaluate(self, batch: dict[str, Any], batch_idx: int, stage: str) -> None:
+        """Log the denoising loss with an image's own s, and with another's: their ratio says how much s is used."""
         x_0 = batch["image"]
         s = self.encode(x_0)
         own = self.denoising_loss(x_0, s, self.draw_index(batch_idx))

@@ -5,10 +5,11 @@ from patronus_pl.objective.distinctness import Distinctness
 from patronus_pl.objective.faithfulness import Faithfulness
 from patronus_pl.objective.kurtosis import Kurtosis
 from patronus_pl.objective.looking import Looking
+from patronus_pl.objective.masks import Masks
 from patronus_pl.objective.objective import Objective, Term
 from patronus_pl.objective.penalty import Penalty
 from patronus_pl.objective.sparsity import Sparsity
-from patronus_pl.objective.step import Edit, TrainingStep, take_back
+from patronus_pl.objective.step import Edit, Painted, TrainingStep, paint, take_back
 
 __all__ = [
     "Decorrelation",
@@ -17,10 +18,13 @@ __all__ = [
     "Faithfulness",
     "Kurtosis",
     "Looking",
+    "Masks",
     "Objective",
+    "Painted",
     "Penalty",
     "Sparsity",
     "Term",
     "TrainingStep",
+    "paint",
     "take_back",
 ]

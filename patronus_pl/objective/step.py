@@ -1,13 +1,16 @@
-"""`TrainingStep`: all that a penalty may look at, and `take_back`, the edit that some of them judge."""
+"""`TrainingStep`: all that a penalty may look at, and `paint`, which makes the edits that some of them judge."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from patronus_pl.diffusion import Denoiser
 from patronus_pl.prototypes import PrototypeLayer, ReceptiveField
-from patronus_pl.types import Activations, Image, SimilarityMap
+from patronus_pl.types import Activations, Image, SimilarityMap, Timesteps
 
 LESS = 0.1
 """Standard deviations by which another image must have less of a prototype for it to be taken back to that."""
@@ -62,6 +65,62 @@ class TrainingStep:
         if self.edit is None:
             raise ValueError("this step has no edit; set `judges_edits` on the penalty that looks at it")
         return self.edit
+
+
+class Painted(NamedTuple):
+    """What the denoiser paints in one step: the batch, and its edited half once more.
+
+    Attributes:
+        clean: (b, c, h, w) x̂_0 of the whole batch.
+        prototype: (k,) see `Edit`; k is 0 where no penalty judges edits.
+        change: (k, m) see `Edit`.
+        valid: (k,) see `Edit`.
+        after: (k, c, h, w) x̂_0 with the prototype taken back.
+    """
+
+    clean: Image
+    prototype: Int[Tensor, " k"]
+    change: Activations
+    valid: Bool[Tensor, " k"]
+    after: Image
+
+    def edit(self, similarity: SimilarityMap) -> Edit | None:
+        """Return the edit, given the similarity maps of the batch; None if there is none."""
+        k = len(self.after)
+        found = Edit(self.prototype, self.change, self.valid, similarity[:k], self.clean[:k], self.after)
+        return found if k else None
+
+
+def paint(
+    under: Callable[[Activations, Bool[Tensor, "rows m"] | None], Denoiser],
+    condition: Float[Tensor, "b m"],
+    other: Float[Tensor, "b m"],
+    x_t: Image,
+    t: Timesteps,
+    chance: Float[Tensor, "b m"],
+    keep: Bool[Tensor, "b m"] | None,
+    k: int,
+) -> Painted:
+    """Paint a batch, and its first k images once more with one prototype of each taken back, all in one pass.
+
+    Args:
+        under: Return the denoiser under a condition and a mask.
+        condition: (b, m) standardised activations of the images.
+        other: (b, m) those of another image for each row.
+        x_t: noisy images.
+        t: their timesteps.
+        chance: (b, m) uniform numbers, see `take_back`.
+        keep: (b, m) which prototypes the denoiser is told; None for all. The edited one is told in any case.
+        k: images that are edited.
+    """
+    own = condition[:k]
+    changed, prototype, valid = take_back(own, other[:k], chance[:k])
+    if keep is not None:
+        told = keep[:k].scatter(1, prototype[:, None], True)  # the same before and after the edit
+        keep = torch.cat([told, keep[k:], told])
+    denoise = under(torch.cat([condition, changed]), keep)
+    clean = denoise(torch.cat([x_t, x_t[:k]]), torch.cat([t, t[:k]]))
+    return Painted(clean[: len(x_t)], prototype, changed - own, valid, clean[len(x_t) :])
 
 
 def take_back(

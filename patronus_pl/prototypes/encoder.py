@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from patronus_pl.errors import InvalidOptionError
+from patronus_pl.errors import CheckpointError, InvalidOptionError
 from patronus_pl.prototypes.receptive_field import ReceptiveField
 from patronus_pl.types import Features, Image
 
@@ -72,6 +72,20 @@ class PatchEncoder(nn.Module):
                 f"{self.receptive_field.size} pixels; enlarge data.image_size or use fewer encoder layers"
             )
         return rows, cols
+
+    def require(self, image: Image) -> None:
+        """Refuse images of another number of channels, or too small for a single patch.
+
+        Raises:
+            CheckpointError: another number of channels.
+            InvalidOptionError: the image is smaller than what the layers need.
+        """
+        if image.shape[1] != self.channels[0]:
+            raise CheckpointError(
+                f"the checkpoint was trained on images of {self.channels[0]} channel(s), but these have "
+                f"{image.shape[1]}; use data with as many channels"
+            )
+        self.map_size(*image.shape[-2:])
 
     def forward(self, image: Image) -> Features:
         """Feature vector of every patch."""

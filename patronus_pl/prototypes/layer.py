@@ -1,5 +1,6 @@
 """`PrototypeLayer`: features → distances → activations, and where in the image they come from."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -124,6 +125,20 @@ class PrototypeLayer(nn.Module):
         if self.standardise and len(s) > 1:
             self.mean.lerp_(s.mean(0), momentum)
             self.std.lerp_(s.std(0, correction=0).clamp_min(SMALLEST), momentum)
+
+    @torch.no_grad()
+    def start(self, features: Features, seed: int, broadcast: Callable[[Tensor], Tensor]) -> None:
+        """Before the first step of training, take prototypes from real patches, and statistics from real activations.
+
+        Args:
+            features: features of the first batch of all ranks.
+            seed: seed of the choice of patches.
+            broadcast: Return what rank 0 has. Devices may round differently, and near-ties may fall either way.
+        """
+        if self.init == "patches":
+            self.initialise_from(features, torch.Generator().manual_seed(seed))
+            self.vectors.copy_(broadcast(self.vectors.data))
+        self.follow(self(features))
 
     @torch.no_grad()
     def initialise_from(self, features: Features, generator: torch.Generator | None = None) -> None:
