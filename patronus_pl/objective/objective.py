@@ -84,6 +84,10 @@ class Objective:
         self.decorrelation.prepare(names, attributes)
 
     def terms(self, step: TrainingStep) -> Iterator[Term]:
-        """Yield each penalty on this step, with its weight at this point of the training."""
+        """Yield each penalty on this step, with its weight at this point of the training.
+
+        A step without an edit, such as one of a single image, has no penalties that judge edits.
+        """
         for penalty in self.active:
-            yield Term(penalty.name, penalty.weight_at(step.number), penalty.value(step))
+            if step.edit is not None or not penalty.judges_edits:
+                yield Term(penalty.name, penalty.weight_at(step.number), penalty.value(step))

@@ -68,6 +68,14 @@ def test_edits_are_made_only_for_those_that_judge_them(name: str, judges: bool) 
     assert Objective(**{**silent(), name: SLOTS[name](weight=0.3)}).judges_edits == judges
 
 
+def test_a_single_image_has_nothing_to_edit() -> None:
+    """Half of a batch is edited; the other penalties are computed all the same."""
+    assert [term.name for term in Objective(looking=Looking(weight=0.3)).terms(make_step())] == [
+        "decorrelation",
+        "kurtosis",
+    ]
+
+
 def test_attributes_are_asked_for_only_to_balance() -> None:
     assert not Objective().balances
     objective = Objective(decorrelation=Decorrelation(balance=["Hair", "Hat"]))
