@@ -95,9 +95,7 @@ def decode_all(
                 _build(path, key, files, how, name)
     decoded = _open(path, key, shape, mapped=int(np.prod(shape)) > in_memory_mb * 2**20)
     if decoded is None:
-        raise CorruptFileError(
-            f"the cache {path} does not read back as it was written; check the disk, delete {folder}"
-        )
+        raise CorruptFileError(f"{path} does not read back as it was written; check the disk, delete {folder}")
     _check_share(decoded.unreadable, len(files), name, max_unreadable)
     return decoded
 
