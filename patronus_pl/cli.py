@@ -123,11 +123,18 @@ def _run_engine(argv: list[str]) -> None:
             _name_run(self.config[self.subcommand])
 
         def _parse_ckpt_path(self) -> None:
-            """Refuse a checkpoint that is not one, or names foreign classes, before Lightning looks them up."""
-            path = self.config[self.config.subcommand].get("ckpt_path") if self.config.get("subcommand") else None
+            """Merge the options of the checkpoint's model, of version 0.1 too, with those that were given.
+
+            Lightning's own way does not translate, and looks up whatever class a file names.
+            """
+            engine = self.config.subcommand
+            path = self.config[engine].get("ckpt_path")
             if path and Path(path).is_file():
-                read_checkpoint(path)
-            super()._parse_ckpt_path()
+                options = dict(read_checkpoint(path).get("hyper_parameters", {}))
+                options.pop("_instantiator", None)
+                if options:
+                    model = {"class_path": options.pop("_class_path"), "init_args": options}
+                    self.config = self.parser.parse_object({engine: {"model": model}}, self.config)
 
         def instantiate_trainer(self, **kwargs: Any) -> Trainer:
             trainer = super().instantiate_trainer(**kwargs)

@@ -27,30 +27,38 @@ class Planted:
         return os.system, (f"touch {self.marker}",)
 
 
-OTHER_THAN_DEFAULT = {
-    "prediction": "epsilon",
-    "standardise": False,
-    "init": "random",
-    "decorrelation": 0.5,
-    "distinctness": 0.1,
-    "distinctness_margin": 0.7,
-    "kurtosis": 0.3,
-    "kurtosis_warmup": 9,
-    "timestep_power": 1.5,
+OTHER_THAN_DEFAULT: dict[str, Any] = {
+    "prediction": {
+        "class_path": "patronus_pl.diffusion.prediction.Epsilon",
+        "init_args": {"timestep_power": 1.5},
+    },
     "lr": 0.1,
-    "weight_decay": 0.2,
     "warmup_steps": 7,
     "final_lr": 0.5,
     "seed": 11,
     "encoder": {"init": "normal", "last_relu": False},
-    "prototypes": {"similarity": "euclidean", "temperature": None, "epsilon": 1e-3},
+    "prototypes": {
+        "similarity": "euclidean",
+        "temperature": None,
+        "epsilon": 1e-3,
+        "init": "random",
+        "standardise": False,
+    },
     "denoiser": {"attention": [False, True], "heads": 2, "groups": 4, "dropout": 0.3, "patch": 2, "head_channels": 4},
     "schedule": {"timesteps": 50, "kind": "cosine", "beta_start": 1e-3, "beta_end": 0.1},
+}
+SLOTS: dict[str, dict[str, Any]] = {
+    "decorrelation": {"weight": 0.5, "warmup": 3, "floor": -0.5, "balance": ["Hat", "Smile"]},
+    "kurtosis": {"weight": 0.3, "warmup": 9},
+    "sparsity": {"weight": 0.4, "warmup": 1},
+    "faithfulness": {"weight": 0.6, "warmup": 2},
+    "looking": {"weight": 0.7, "warmup": 4},
+    "distinctness": {"weight": 0.1, "warmup": 5, "margin": 0.7},
 }
 
 
 def test_configuration_says_all(make_model: ModelFactory) -> None:
-    model = make_model(**OTHER_THAN_DEFAULT)
+    model = make_model(**OTHER_THAN_DEFAULT, objective=SLOTS)
     found = configuration(model)
     assert set(found) - {"_class_path", "_instantiator"} == set(inspect.signature(PatronusModule).parameters)
     wanted = tiny_configuration(**OTHER_THAN_DEFAULT)
@@ -59,12 +67,13 @@ def test_configuration_says_all(make_model: ModelFactory) -> None:
             assert {**found[name]["init_args"], **value["init_args"]} == found[name]["init_args"]
         else:
             assert found[name] == value
+    assert {name: part["init_args"] for name, part in found["objective"]["init_args"].items()} == SLOTS
     plain = yaml.safe_load(yaml.safe_dump(found))
-    again = instantiate_module(PatronusModule, {name: plain[name] for name in wanted})
+    again = instantiate_module(PatronusModule, {name: plain[name] for name in (*wanted, "objective")})
     assert configuration(again) == found
 
 
-@pytest.mark.parametrize("arguments", [{}, OTHER_THAN_DEFAULT])
+@pytest.mark.parametrize("arguments", [{}, {**OTHER_THAN_DEFAULT, "objective": SLOTS}])
 def test_saved_and_loaded(make_model: ModelFactory, tmp_path: Path, arguments: dict[str, Any]) -> None:
     model, path = make_model(**arguments).train(), tmp_path / "model.ckpt"
     model.activation_low.fill_(0.25)
@@ -203,5 +212,7 @@ def test_weights_of_other_sizes(make_model: ModelFactory, tmp_path: Path) -> Non
     model.hparams["prototypes"]["init_args"]["count"] = 4
     model.hparams["denoiser"]["init_args"]["condition_dim"] = 4
     save_module(model, tmp_path / "model.ckpt")
-    with pytest.raises(CheckpointError, match=r"does not fit PatronusModule(?s:.*)size mismatch for activation_mean"):
+    with pytest.raises(
+        CheckpointError, match=r"does not fit PatronusModule(?s:.*)size mismatch for prototypes.vectors"
+    ):
         PatronusModule.load_from_checkpoint(tmp_path / "model.ckpt")

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -8,16 +9,16 @@ import torch
 from patronus_pl.callbacks import EMA
 from patronus_pl.data import Activations
 from patronus_pl.denoiser import VectorNet
-from patronus_pl.diffusion import NoiseSchedule, NoiseSource
+from patronus_pl.diffusion import NoiseSchedule, NoiseSource, Velocity
 from patronus_pl.errors import CheckpointError, InvalidOptionError
 from patronus_pl.modules import LatentPrior, PatronusModule
-from patronus_pl.modules.checkpoint import save_module
+from patronus_pl.modules.checkpoint import configuration, save_module
 
 MODES = np.array([[-1.0, 2.0, 5.0], [1.0, 3.0, 5.0]])
 SHARE, SPREAD = 0.3, 0.15
 
 
-def make_prior(size: int = 3, **options: float) -> LatentPrior:
+def make_prior(size: int = 3, **options: Any) -> LatentPrior:
     torch.manual_seed(0)
     return LatentPrior(
         VectorNet(size, width=64, blocks=1), NoiseSchedule(100, beta_start=1e-3, beta_end=0.2), **options
@@ -149,7 +150,14 @@ def test_data_that_do_not_fit(data: Activations, tmp_path: Path) -> None:
         make_trainer(1, tmp_path).fit(make_prior(), data.train_dataloader(), data.val_dataloader())
 
 
-@pytest.mark.parametrize(("name", "value"), [("lr", 0.0), ("timestep_power", -1.0), ("seed", -1)])
+@pytest.mark.parametrize(("name", "value"), [("lr", 0.0), ("weight_decay", -1.0), ("seed", -1)])
 def test_impossible_options(name: str, value: float) -> None:
     with pytest.raises(InvalidOptionError, match=f"model.{name} is {value}"):
         make_prior(**{name: value})
+
+
+def test_configuration_says_all() -> None:
+    options = {"lr": 0.1, "weight_decay": 0.2, "warmup_steps": 7, "final_lr": 0.5, "seed": 11}
+    found = configuration(make_prior(**options, prediction=Velocity(0.1, 3.0, timestep_power=0.5)))
+    assert {**found, **options} == found
+    assert found["prediction"]["init_args"] == {"skip_width": 0.1, "weight_cap": 3.0, "timestep_power": 0.5}
