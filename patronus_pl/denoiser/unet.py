@@ -1,4 +1,4 @@
-"""`UNet`: predicts the noise (or velocity) in x_t, given t and a condition vector."""
+"""`UNet`: a network of x_t, the timestep and a condition vector; `diffusion.Prediction` says what its output means."""
 
 from collections.abc import Sequence
 
@@ -14,23 +14,23 @@ from patronus_pl.types import Image, Timesteps
 
 
 class UNet(nn.Module):
-    """The paper's U-Net; with `patch: 2` and small multipliers, a laptop's.
+    """The paper's U-Net. With `patch: 4` and small multipliers it trains on a laptop.
 
     Args:
         image_channels: 1 (grey) or 3 (RGB).
-        condition_dim: length of the condition vector: m.
+        condition_dim: m, the length of the condition vector.
         base: channels at full resolution.
         multipliers: channels of each level, times `base`.
-        blocks: residual blocks a level (the way up has one more).
-        attention: self-attention a level; None for none. The bottleneck always has it.
+        blocks: residual blocks of each level; the way up has one more.
+        attention: whether each level has self-attention; None for none. The bottleneck always has it.
         heads: attention heads.
-        groups: of GroupNorm.
-        dropout: Dropout2d inside the blocks.
-        patch: works on patch × patch pixel-unshuffled images: patch² times fewer positions.
+        groups: groups of GroupNorm.
+        dropout: probability of Dropout2d inside the blocks.
+        patch: side of the squares of pixels that become one position: patch² times fewer positions to work on.
         head_channels: channels of a full-resolution head that also sees x_t; 0 for none. With `patch` > 1 the pixels of
             a patch come from separate filters, which leaves a visible grain; the head removes it.
-        additive_condition: no hidden layer between the condition and the blocks: its entries add up, so that each is
-            easier to use by itself than in combinations. False is the paper's.
+        additive_condition: put no hidden layer between the condition and the blocks. Its entries then add up, and each
+            is easier to use by itself than in combinations. False is the paper's choice.
         maskable: let entries of the condition be withheld. The condition layer then reads [k · z, 1 - k] for a mask
             k ∈ {0, 1}^m: every entry has a learned embedding that says "not told", which differs from any value.
 
@@ -55,77 +55,80 @@ class UNet(nn.Module):
         maskable: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in (("image_channels", image_channels), ("condition_dim", condition_dim), ("patch", patch)):
-            if value < 1:
-                raise InvalidOptionError(f"denoiser.{name} is {value}; it must be at least 1")
-        levels = len(multipliers)
-        attention = tuple(attention) if attention is not None else (False,) * levels
-        if len(attention) != levels:
-            raise InvalidOptionError(
-                f"denoiser: {len(attention)} attention flags for {levels} levels; give one a level"
-            )
-        if base % groups or base % heads:
-            raise InvalidOptionError(
-                f"denoiser.base is {base}; it must be a multiple of groups ({groups}) and heads ({heads})"
-            )
         self.image_channels, self.condition_dim, self.base = image_channels, condition_dim, base
-        self.multipliers, self.blocks, self.attention = tuple(multipliers), blocks, attention
-        self.heads, self.groups, self.dropout, self.patch, self.head_channels = (
-            heads,
-            groups,
-            dropout,
-            patch,
-            head_channels,
-        )
+        self.multipliers, self.blocks = tuple(multipliers), blocks
+        self.attention = (False,) * len(multipliers) if attention is None else tuple(attention)
+        self.heads, self.groups, self.dropout = heads, groups, dropout
+        self.patch, self.head_channels = patch, head_channels
         self.additive_condition, self.maskable = additive_condition, maskable
-        self.size_multiple = patch * 2 ** (levels - 1)
+        self._check_sizes()
+        self.size_multiple = patch * 2 ** (len(multipliers) - 1)
         embedding = 4 * base
-
-        def block(inputs: int, outputs: int, attend: bool) -> ResidualBlock:
-            return ResidualBlock(inputs, outputs, embedding, groups, dropout, heads if attend else None)
-
         self.time = nn.Sequential(nn.Linear(base, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         told = nn.Linear(2 * condition_dim if maskable else condition_dim, embedding)
         self.condition = told if additive_condition else nn.Sequential(told, nn.SiLU(), nn.Linear(embedding, embedding))
         self.first = nn.Conv2d(image_channels * patch**2, base, 3, padding=1)
-
-        skips, width = [base], base
-        self.down = nn.ModuleList()
-        for level, multiplier in enumerate(multipliers):
-            for _ in range(blocks):
-                self.down.append(block(width, base * multiplier, attention[level]))
-                width = base * multiplier
-                skips.append(width)
-            if level < levels - 1:
-                self.down.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
-                skips.append(width)
-
-        self.middle = nn.ModuleList([block(width, width, True), block(width, width, False)])
-
-        self.up = nn.ModuleList()
-        for level, multiplier in reversed(list(enumerate(multipliers))):
-            for _ in range(blocks + 1):
-                self.up.append(block(width + skips.pop(), base * multiplier, attention[level]))
-                width = base * multiplier
-            if level > 0:
-                self.up.append(nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(width, width, 3, padding=1)))
-
-        outputs = head_channels or image_channels
+        widths = [base * multiplier for multiplier in multipliers]
+        self.down, skips = self._way_down(widths)
+        self.middle = nn.ModuleList([self._block(widths[-1], widths[-1], True), self._block(widths[-1], widths[-1])])
+        self.up = self._way_up(widths, skips)
         self.last = nn.Sequential(
-            nn.GroupNorm(groups, width),
+            nn.GroupNorm(groups, widths[0]),
             nn.SiLU(),
-            nn.Conv2d(width, outputs * patch**2, 3, padding=1),
+            nn.Conv2d(widths[0], (head_channels or image_channels) * patch**2, 3, padding=1),
             nn.PixelShuffle(patch),
         )
         self.unshuffle = Rearrange("b c (h p) (w q) -> b (c p q) h w", p=patch, q=patch)
-        self.head = (
-            nn.Sequential(
-                nn.Conv2d(head_channels + image_channels, 2 * head_channels, 3, padding=1),
-                nn.SiLU(),
-                nn.Conv2d(2 * head_channels, image_channels, 3, padding=1),
+        self.head = self._full_resolution_head() if head_channels else None
+
+    def _check_sizes(self) -> None:
+        for name in ("image_channels", "condition_dim", "patch"):
+            if getattr(self, name) < 1:
+                raise InvalidOptionError(f"denoiser.{name} is {getattr(self, name)}; it must be at least 1")
+        if len(self.attention) != len(self.multipliers):
+            raise InvalidOptionError(
+                f"denoiser: {len(self.attention)} attention flags for {len(self.multipliers)} levels; give one a level"
             )
-            if head_channels
-            else None
+        if self.base % self.groups or self.base % self.heads:
+            raise InvalidOptionError(
+                f"denoiser.base is {self.base}; it must be a multiple of groups ({self.groups}) and heads "
+                f"({self.heads})"
+            )
+
+    def _block(self, inputs: int, outputs: int, attend: bool = False) -> ResidualBlock:
+        heads = self.heads if attend else None
+        return ResidualBlock(inputs, outputs, 4 * self.base, self.groups, self.dropout, heads)
+
+    def _way_down(self, widths: Sequence[int]) -> tuple[nn.ModuleList, list[int]]:
+        """Return the layers from full resolution to the coarsest level, and the channels of what each hands across."""
+        layers, skips, width = nn.ModuleList(), [self.base], self.base
+        for level, own in enumerate(widths):
+            for _ in range(self.blocks):
+                layers.append(self._block(width, own, self.attention[level]))
+                width = own
+                skips.append(width)
+            if level < len(widths) - 1:
+                layers.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
+                skips.append(width)
+        return layers, skips
+
+    def _way_up(self, widths: Sequence[int], skips: list[int]) -> nn.ModuleList:
+        """Return the layers back to full resolution; each block takes one of the skips, the last one first."""
+        layers, width = nn.ModuleList(), widths[-1]
+        for level, own in reversed(list(enumerate(widths))):
+            for _ in range(self.blocks + 1):
+                layers.append(self._block(width + skips.pop(), own, self.attention[level]))
+                width = own
+            if level > 0:
+                layers.append(nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(width, width, 3, padding=1)))
+        return layers
+
+    def _full_resolution_head(self) -> nn.Sequential:
+        hidden = 2 * self.head_channels
+        return nn.Sequential(
+            nn.Conv2d(self.head_channels + self.image_channels, hidden, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(hidden, self.image_channels, 3, padding=1),
         )
 
     @property

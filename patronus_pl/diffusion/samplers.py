@@ -213,10 +213,9 @@ def ddim_invert(
     x_{k+1} = √ᾱ_{k+1} (x_k - √(1-ᾱ_k) ε) / √ᾱ_k + √(1-ᾱ_{k+1}) ε,   ε = ε_θ(x_{k+1}, t_{k+1}),
 
     over the levels of sampling, from ᾱ = 1 for x_0 up to t_{n-1}. The x_{k+1} on the right is not known. With
-    `refine=0`, ε_θ(x_k, t_k) stands in for its ε (Song et al. 2021, section 4.3; t = 0 for x_0). `refine=r` solves
-    the equation by r fixed-point iterations (Pan et al. 2023, AIDI; Garibi et al. 2024, ReNoise) that start from the
-    last ε of the step before: n steps take r n + 1 evaluations, so r = 1 costs no more than 0 and comes back far
-    closer. Larger r may diverge where steps are few and wide.
+    `refine=0`, ε_θ(x_k, t_k) stands in for its ε (Song et al. 2021, section 4.3). `refine=r` solves the equation by r
+    fixed-point iterations (Pan et al. 2023, AIDI; Garibi et al. 2024, ReNoise) from the last ε on, in r n + 1
+    evaluations for n steps: r = 1 costs no more than 0 and comes back far closer. Larger r may diverge.
 
     Args:
         denoiser: D(x_t, t) → x̂_0.
@@ -234,18 +233,14 @@ def ddim_invert(
     if refine < 0:
         raise InvalidOptionError(f"refine is {refine}; choose 0 (none) or the number of fixed-point iterations a step")
 
-    def noise(x: Tensor, level: _Level) -> Tensor:
-        # The clean level has no timestep: the denoiser takes it for t = 0, and means the noise of that level.
-        return _predict(denoiser, x, _Level(level.t, schedule.exact_alpha_bar[level.t]), clip=False)[1]
-
     levels = _levels(schedule, steps)
-    x, eps = x_0, noise(x_0, levels[0])
+    x, eps = x_0, _noise(denoiser, x_0, levels[0], schedule)
     for k, (source, target) in enumerate(pairwise(levels)):
         if k > 0 and refine == 0:
-            eps = noise(x, source)
+            eps = _noise(denoiser, x, source, schedule)
         x_next = _ddim_step(x, eps, source, target)
         for _ in range(refine):
-            eps = noise(x_next, target)
+            eps = _noise(denoiser, x_next, target, schedule)
             x_next = _ddim_step(x, eps, source, target)
         yield Step(source.t, x, (x - source.noise * eps) / source.signal, x_next)
         x = x_next
@@ -313,6 +308,11 @@ def _predict(denoiser: Denoiser, x: Tensor, level: _Level, clip: bool) -> tuple[
     if clip:
         x_0 = x_0.clamp(-1, 1)
     return x_0, (x - level.signal * x_0) / level.noise
+
+
+def _noise(denoiser: Denoiser, x: Tensor, level: _Level, schedule: NoiseSchedule) -> Tensor:
+    """Return ε. The clean level has no timestep: the denoiser takes it for t = 0, and means the noise of that level."""
+    return _predict(denoiser, x, _Level(level.t, schedule.exact_alpha_bar[level.t]), clip=False)[1]
 
 
 def _ddim_step(x: Tensor, eps: Tensor, source: _Level, target: _Level) -> Tensor:
