@@ -13,11 +13,12 @@ from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from patronus_pl.diffusion import NoiseSchedule, Prediction
+from patronus_pl.diffusion import Denoiser, NoiseSchedule, Prediction
 from patronus_pl.errors import InvalidOptionError, TrainingDivergedError
 from patronus_pl.modules.checkpoint import load_module
 from patronus_pl.modules.step_draw import StepDraw
 from patronus_pl.modules.translation import translate
+from patronus_pl.types import Timesteps
 
 FIRST_VALIDATION_STEP = 1 << 31  # no training run has as many steps: the two never share their noise
 
@@ -115,6 +116,19 @@ class DiffusionModule(pl.LightningModule):
         # Batches whose gradients are summed into one optimiser step have numbers of their own each.
         batches = self.trainer.accumulate_grad_batches
         return self.trainer.global_step * batches + batch_idx % batches
+
+    def noised(
+        self, x_0: Float[Tensor, "b *shape"], draw: StepDraw, descending: bool = False
+    ) -> tuple[Float[Tensor, "b *shape"], Timesteps]:
+        """Return x_t and t of a batch, with the noise and timesteps of a draw; see `StepDraw.timesteps`."""
+        noise = draw.normal(x_0.shape[1:]).to(x_0.dtype)
+        t = draw.timesteps(self.schedule.timesteps, self.prediction.timestep_power, descending)
+        return self.schedule.add_noise(x_0, noise, t), t
+
+    def denoising_loss(self, x_0: Float[Tensor, "b *shape"], denoiser: Denoiser, step: int) -> Float[Tensor, " b"]:
+        """Return w(SNR) ‖x_0 - D(x_t, t)‖² of every row, with the noise and timesteps of that step's draw."""
+        x_t, t = self.noised(x_0, self.draw(x_0, step))
+        return self.prediction.loss(x_0, denoiser(x_t, t), t, self.schedule)
 
     def log_mean(self, name: str, values: Float[Tensor, " b"], prog_bar: bool = False) -> None:
         """Log the mean over all rows of an evaluation: every row counts once, whatever batch and rank it was in.

@@ -140,8 +140,4 @@ class LatentPrior(DiffusionModule):
 
     def _losses(self, batch: dict[str, Any], batch_idx: int) -> Float[Tensor, " b"]:
         z: Activations = (batch["activations"] - self.mean) / self.std
-        draw = self.draw(z, self.draw_index(batch_idx))
-        noise = draw.normal(z.shape[1:])
-        t = draw.timesteps(self.schedule.timesteps, self.prediction.timestep_power)
-        denoise = self.prediction.denoiser(self.network, self.schedule)
-        return self.prediction.loss(z, denoise(self.schedule.add_noise(z, noise, t), t), t, self.schedule)
+        return self.denoising_loss(z, self.prediction.denoiser(self.network, self.schedule), self.draw_index(batch_idx))

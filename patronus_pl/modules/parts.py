@@ -1,7 +1,9 @@
-"""`check_parts`: whether the parts of a model fit each other."""
+"""Whether the parts of a model fit each other, and the data the model."""
+
+from collections.abc import Sequence
 
 from patronus_pl.denoiser import UNet
-from patronus_pl.errors import InvalidOptionError
+from patronus_pl.errors import CheckpointError, InvalidOptionError
 from patronus_pl.objective import Masks
 from patronus_pl.prototypes import PatchEncoder, PrototypeLayer
 
@@ -31,3 +33,20 @@ def check_parts(
             raise InvalidOptionError(f"{left} is {a} but {right} is {b}; make them equal")
     if masks is not None and not denoiser.maskable:
         raise InvalidOptionError("model.masks needs a denoiser that can be masked; set model.denoiser.maskable")
+
+
+def check_shape(takes: tuple[int, int, int], found: Sequence[int] | None) -> None:
+    """Refuse data whose images the model does not take.
+
+    Args:
+        takes: (channels, height, width) of the model.
+        found: the same of the data; None if they do not say.
+
+    Raises:
+        CheckpointError: the two differ.
+    """
+    if found is not None and tuple(found) != takes:
+        raise CheckpointError(
+            f"the model takes images of shape {takes}, the data have {tuple(found)}; "
+            "make model.image_shape and data.image_size (and channels) agree"
+        )

@@ -10,11 +10,11 @@ from torch import Tensor
 from patronus_pl.denoiser import UNet
 from patronus_pl.diffusion import Denoiser, NoiseSchedule, NoiseSource, Prediction, Sampler, Step, Velocity, samplers
 from patronus_pl.diffusion.guidance import guided, weights_of_rows
-from patronus_pl.errors import CheckpointError, InvalidOptionError
+from patronus_pl.errors import InvalidOptionError
 from patronus_pl.modules.base import DiffusionModule
 from patronus_pl.modules.checkpoint import configuration
 from patronus_pl.modules.loss_by_noise import LossByNoise
-from patronus_pl.modules.parts import check_parts
+from patronus_pl.modules.parts import check_parts, check_shape
 from patronus_pl.objective import Edit, Masks, Objective, TrainingStep, paint
 from patronus_pl.prototypes import PatchEncoder, PrototypeLayer
 from patronus_pl.types import Activations, Box, Features, Image, SimilarityMap, Timesteps
@@ -190,12 +190,7 @@ class PatronusModule(DiffusionModule):
     def setup(self, stage: str) -> None:
         """Refuse data whose images the model cannot take, or that lack the attributes to balance."""
         data: Any = getattr(self.trainer, "datamodule", None)
-        shape = getattr(data, "image_shape", None)
-        if shape is not None and tuple(shape) != self.image_shape:
-            raise CheckpointError(
-                f"the model takes images of shape {self.image_shape}, the data have {tuple(shape)}; "
-                "make model.image_shape and data.image_size (and channels) agree"
-            )
+        check_shape(self.image_shape, getattr(data, "image_shape", None))
         if stage == "fit" and self.objective is not None:
             names = getattr(data, "attribute_names", ())
             self.objective.prepare(names, lambda: torch.from_numpy(data.table("train").attributes))
@@ -211,9 +206,7 @@ class PatronusModule(DiffusionModule):
         """Take one step of the joint objective."""
         x_0 = batch["image"]
         draw = self.draw(x_0, self.draw_index(batch_idx))
-        noise = draw.normal(x_0.shape[1:]).to(x_0.dtype)
-        t = draw.timesteps(self.schedule.timesteps, self.prediction.timestep_power, descending=True)
-        x_t = self.schedule.add_noise(x_0, noise, t)
+        x_t, t = self.noised(x_0, draw, descending=True)
         similarity = self.prototypes.similarity_map(self.encoder(x_0))
         s = self.all_ranks(self.prototypes.pool(similarity))
         conditions = self.prototypes.standardised_by_batch(s)
@@ -259,20 +252,12 @@ class PatronusModule(DiffusionModule):
 
     def evaluate(self, batch: dict[str, Any], batch_idx: int, stage: str) -> None:
         """Log the denoising loss with an image's own s, and with another's: their ratio says how much s is used."""
-        x_0 = batch["image"]
+        x_0, step = batch["image"], self.draw_index(batch_idx)
         s = self.encode(x_0)
-        own = self.denoising_loss(x_0, s, self.draw_index(batch_idx))
+        own = self.denoising_loss(x_0, self.denoiser_for(s), step)
         self.log_mean(f"{stage}/loss", own, prog_bar=True)
         # Another image of the batch. A batch of one has none, and takes that of the batch before, if there is one.
         previous = s[:0] if batch_idx == 0 or self._previous is None else self._previous
         others, self._previous = (s.roll(1, 0) if len(s) > 1 else previous), s[-1:]
-        other = self.denoising_loss(x_0, others, self.draw_index(batch_idx)) if len(others) else own[:0]
+        other = self.denoising_loss(x_0, self.denoiser_for(others), step) if len(others) else own[:0]
         self.log_mean(f"{stage}/loss_other", other)
-
-    def denoising_loss(self, x_0: Image, s: Activations, step: int) -> Float[Tensor, " b"]:
-        """Return w(SNR) ‖x_0 - D(x_t, t | s)‖² of every image, with the noise and timesteps of that step's draw."""
-        draw = self.draw(x_0, step)
-        noise = draw.normal(x_0.shape[1:]).to(x_0.dtype)
-        t = draw.timesteps(self.schedule.timesteps, self.prediction.timestep_power)
-        clean = self.denoiser_for(s)(self.schedule.add_noise(x_0, noise, t), t)
-        return self.prediction.loss(x_0, clean, t, self.schedule)

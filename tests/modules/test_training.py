@@ -68,7 +68,9 @@ def test_every_image_counts_once_and_gets_the_activations_of_another(
         before = rows.roll(1) if len(rows) > 1 else rows - 1
         for k, losses in ((rows, own), (before, other)):
             if (k >= 0).all():
-                losses += tiny_model.denoising_loss(x[rows], s[k], FIRST_VALIDATION_STEP + i).tolist()
+                losses += tiny_model.denoising_loss(
+                    x[rows], tiny_model.denoiser_for(s[k]), FIRST_VALIDATION_STEP + i
+                ).tolist()
     assert (len(own), len(other)) == (16, 16 if batch_size > 1 else 15)
     assert found["test/loss"] == pytest.approx(np.mean(own), rel=1e-4)
     assert found["test/loss_other"] == pytest.approx(np.mean(other), rel=1e-4)
