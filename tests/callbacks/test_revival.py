@@ -1,11 +1,18 @@
 from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
+import pytest
 import torch
 
+from patronus_pl.callbacks import Revival
 from patronus_pl.callbacks.revival import Idle, find_idle, start_again
 from patronus_pl.denoiser import UNet
+from patronus_pl.errors import InvalidOptionError
+from patronus_pl.modules import PatronusModule
 from patronus_pl.prototypes import PatchEncoder, PrototypeLayer, ReceptiveField
+from tests.conftest import ModelFactory
+from tests.modules.faces import Faces, images, make_trainer
 
 FIELD = ReceptiveField.of((3, 3), (2, 1), (1, 0))
 
@@ -49,7 +56,7 @@ def test_prototypes_that_all_matter_stay() -> None:
 
 
 def test_who_moves_little_but_moves_it_is_not_idle() -> None:
-    """Of three, the second paints a single pixel and the third a breath over the whole picture."""
+    """The second of three paints a single pixel, the third a faint change of the whole picture."""
 
     def paint(condition: torch.Tensor) -> torch.Tensor:
         image = 0.01 * condition[:, 2, None, None, None].expand(-1, 1, 12, 12).clone()
@@ -100,3 +107,55 @@ def test_a_euclidean_prototype_becomes_the_patch() -> None:
     optimizer = torch.optim.AdamW([layer.vectors, net.condition_input.weight])
     start_again(layer, net.condition_input, Idle(2, torch.tensor([0.0, 3.0, 0.0, 4.0])), optimizer)
     assert layer.vectors[2].tolist() == [0, 3, 0, 4]
+
+
+class Looks(pl.Callback):
+    """After which step a prototype was first said to start again, and which one."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, int]] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        revived = trainer.callback_metrics.get("train/revived")
+        if revived is not None and trainer.global_step not in [step for step, _ in self.seen]:
+            self.seen.append((trainer.global_step, int(revived)))
+
+
+def idle_model(make_model: ModelFactory) -> PatronusModule:
+    """A model that stays as it is, whose second prototype changes nothing of the picture."""
+    model = make_model(lr=1e-12, prototypes={"init": "random"}, denoiser={"additive_condition": True, "dropout": 0.0})
+    with torch.no_grad():
+        model.denoiser.condition_input.weight[:, 1] = 0.0
+    return model
+
+
+def test_idle_prototypes_are_looked_for_in_the_first_half(make_model: ModelFactory) -> None:
+    """Eight steps, a look every other one. The first is the start itself; from the fourth on it is too late."""
+    model, looks = idle_model(make_model), Looks()
+    before = model.prototypes.vectors.detach().clone()
+    trainer = make_trainer(max_epochs=2, limit_val_batches=0, callbacks=[Revival(every=2), looks])
+    trainer.fit(model.train(), Faces())
+    assert looks.seen[0] == (3, 1)  # logged before the third step was taken
+    assert trainer.callback_metrics["train/revived"] == 1
+    after = model.prototypes.vectors.detach()
+    torch.testing.assert_close(after[[0, 2]], before[[0, 2]])
+    features = torch.nn.functional.normalize(model.encoder(images(16)), dim=1).detach()
+    cosine = features.movedim(1, -1).reshape(-1, 16) @ torch.nn.functional.normalize(after[1], dim=0)
+    assert cosine.max() > 0.999  # it is a real patch now
+    assert not model.denoiser.condition_input.weight[:, 1].abs().gt(1e-9).any()
+
+
+@pytest.mark.parametrize("every", [3, 4, 100])
+def test_nothing_starts_again_when_it_is_not_time(make_model: ModelFactory, every: int) -> None:
+    """Of eight steps the first half has the numbers 0 to 3, and 3 is the only one that 3 divides."""
+    model = idle_model(make_model)
+    before = model.prototypes.vectors.detach().clone()
+    trainer = make_trainer(max_epochs=2, limit_val_batches=0, callbacks=[Revival(every=every)])
+    trainer.fit(model.train(), Faces())
+    assert ("train/revived" in trainer.callback_metrics) == (every == 3)
+    assert torch.allclose(model.prototypes.vectors, before) == (every != 3)
+
+
+def test_an_impossible_interval(tiny_model: PatronusModule) -> None:
+    with pytest.raises(InvalidOptionError, match=r"Revival.every is 0; it must be at least 1"):
+        make_trainer(callbacks=[Revival(every=0)]).fit(tiny_model.train(), Faces())
