@@ -1,4 +1,4 @@
-"""Networks that predict noise from a noisy input, a timestep and a condition vector."""
+"""Networks whose output, given noisy data and a timestep, names the clean data (see `diffusion.prediction`)."""
 
 from patronus_pl.denoiser.unet import UNet
 from patronus_pl.denoiser.vector_net import VectorNet

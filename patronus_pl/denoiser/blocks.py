@@ -1,4 +1,4 @@
-"""The pieces of the U-Net."""
+"""Timestep embedding, self-attention and residual block, of which the U-Net is built."""
 
 import math
 
@@ -11,7 +11,7 @@ from patronus_pl.types import Timesteps
 
 
 def timestep_embedding(t: Timesteps, dim: int) -> Float[Tensor, "b dim"]:
-    """[sin(t ω_k), cos(t ω_k)], ω_k = 10000^(-k / (dim/2 - 1)) (Vaswani et al. 2017; Ho et al. 2020)."""
+    """Return [sin(t ω_k), cos(t ω_k)], ω_k = 10000^(-k / (dim/2 - 1)) (Vaswani et al. 2017; Ho et al. 2020)."""
     half = dim // 2
     frequencies = torch.exp(torch.arange(half, device=t.device) * (-math.log(10000.0) / (half - 1)))
     angles = t[:, None].float() * frequencies
@@ -27,7 +27,7 @@ class SelfAttention(nn.Module):
         self.attention = nn.MultiheadAttention(channels, heads, batch_first=True)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Same shape as the input."""
+        """Return x with what each position takes from the others, in the same shape."""
         b, c, h, w = x.shape
         tokens = self.norm(x).flatten(2).transpose(1, 2)
         attended, _ = self.attention(tokens, tokens, tokens, need_weights=False)
@@ -58,7 +58,7 @@ class ResidualBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "b c h w"], time: Float[Tensor, "b e"], condition: Float[Tensor, "b e"]
     ) -> Float[Tensor, "b k h w"]:
-        """`time` and `condition` are embeddings after their SiLU."""
+        """Return the block's output; `time` and `condition` are embeddings after their SiLU."""
         h = self.conv_1(F.silu(self.norm_1(x)))
         h = h + (self.time(time) + self.condition(condition))[:, :, None, None]
         h = self.conv_2(self.dropout(F.silu(self.norm_2(h))))

@@ -1,4 +1,4 @@
-"""`VectorNet`: predicts the noise (or velocity) in a vector whose entries have no order, given t."""
+"""`VectorNet`: a network over vectors whose entries have no order, given the timestep t."""
 
 import torch
 from jaxtyping import Float
@@ -17,9 +17,9 @@ class VectorNet(nn.Module):
     and the whole network as 0. Nothing is shared between neighbouring entries: prototypes have no order.
 
     Args:
-        size: m, entries of the vector.
-        width: hidden units.
-        blocks: residual blocks.
+        size: m, the number of entries of the vector.
+        width: number of hidden units.
+        blocks: number of residual blocks.
         expansion: hidden units inside a block, times `width`.
         octaves: K, how many doublings of frequency the network is given of each entry beside its value: sin and cos of
             2^k π x, k = 0..K-1 (the Fourier features of Kingma et al. 2021, "Variational Diffusion Models"). Where
@@ -46,7 +46,7 @@ class VectorNet(nn.Module):
         self.last = AdaptiveLinear(width, embedding, size)
 
     def forward(self, x_t: Activations, t: Timesteps) -> Activations:
-        """The network's prediction, shaped like x_t."""
+        """Return the network's output F, shaped like x_t; `Prediction.clean` says what it means."""
         time = F.silu(self.time(timestep_embedding(t, self.embedding).to(self.first.weight.dtype)))
         h = self.first(self._waves(x_t))
         for layer in self.layers:

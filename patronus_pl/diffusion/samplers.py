@@ -54,9 +54,9 @@ class NoiseSource:
     Each call draws the next values of every image's own stream, on the CPU, and moves them to `device`.
 
     Args:
-        seed: of the whole run; not negative.
+        seed: seed of the whole run; not negative.
         indices: which image each row of a batch is; its stream depends on (seed, index) alone.
-        device: where the noise is wanted.
+        device: device on which the noise is returned.
 
     Raises:
         InvalidOptionError: a negative seed or index.
@@ -74,7 +74,7 @@ class NoiseSource:
         self.device = torch.device(device)
 
     def __call__(self, shape: Sequence[int]) -> Float[Tensor, "b ..."]:
-        """Noise of the given shape, whose first number is the batch size."""
+        """Return noise of the given shape, whose first number is the batch size."""
         if shape[0] != len(self.generators):
             raise ValueError(f"{shape[0]} rows of noise were asked of a source for {len(self.generators)} images")
         rows = [generator.standard_normal(shape[1:], dtype=np.float32) for generator in self.generators]
@@ -96,7 +96,7 @@ def ddpm(
     noise: Callable[[Sequence[int]], Tensor],
     clip: bool = False,
 ) -> Iterator[Step]:
-    """Ancestral sampling (Ho et al. 2020, algorithm 2) with the posterior's variance β̃_t (eq. 7).
+    """Sample step by step backwards (Ho et al. 2020, algorithm 2) with the posterior's variance β̃_t (eq. 7).
 
     It is DDIM with η = 1 (Song et al. 2021, section 4.1), exactly so for respaced and clipped steps too.
 
@@ -126,7 +126,7 @@ def ddim(
     clip: bool = False,
     noise: Callable[[Sequence[int]], Tensor] | None = None,
 ) -> Iterator[Step]:
-    """DDIM (Song et al. 2021, eq. 12 and 16).
+    """Sample by DDIM (Song et al. 2021, eq. 12 and 16).
 
     x_{t-1} = √ᾱ_{t-1} x̂_0 + √(1 - ᾱ_{t-1} - σ²) ε + σ z,   σ = η √((1-ᾱ_{t-1}) / (1-ᾱ_t)) √(1 - ᾱ_t / ᾱ_{t-1})
 
@@ -167,7 +167,7 @@ def dpm_solver_pp(
     steps: int | Sequence[int],
     clip: bool = False,
 ) -> Iterator[Step]:
-    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): second order at one evaluation a step; 20 steps usually do.
+    """Sample by DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): second order at one evaluation a step.
 
     D = (1 + 1/2r) x̂_0(t_i) - 1/2r x̂_0(t_{i-1}),   r = (λ_i - λ_{i-1}) / (λ_{i+1} - λ_i),
     x_{i+1} = σ_{i+1}/σ_i x_i - α_{i+1} (e^{-(λ_{i+1} - λ_i)} - 1) D: a step of DDIM towards D instead of x̂_0.
@@ -292,7 +292,7 @@ class _Level(NamedTuple):
 
 
 def _levels(schedule: NoiseSchedule, steps: int | Sequence[int]) -> list[_Level]:
-    """The clean level, then those of the timesteps, increasingly noisy."""
+    """Return the clean level, then those of the timesteps, increasingly noisy."""
     timesteps = schedule.respaced(steps) if isinstance(steps, int) else list(steps)
     # The two ends join in: one comparison checks order and range.
     if not timesteps or any(a >= b for a, b in pairwise([-1, *timesteps, schedule.timesteps])):

@@ -24,7 +24,7 @@ class NoiseSchedule(nn.Module):
             (Nichol & Dhariwal 2021, eq. 17), for which the two ends of β are not used.
         beta_start: β_0 of the linear schedule.
         beta_end: β_{T-1} of the linear schedule.
-        spacing: of the steps of a sampler that takes fewer than T, see `respaced`.
+        spacing: how the steps of a sampler that takes fewer than T are spread, see `respaced`.
 
     Attributes:
         beta: β_t, float32 (T,).
@@ -109,7 +109,7 @@ class NoiseSchedule(nn.Module):
         return (self.signal_scale[t] / self.noise_scale[t]).square()
 
     def respaced(self, steps: int) -> list[int]:
-        """`steps` of the T timesteps, increasing, of which the last is T-1; with steps = T every t.
+        """Return `steps` of the T timesteps, increasing, the last of which is T-1; with steps = T every t.
 
         Uniform: t_k = ⌊(k + 1) T / steps⌋ - 1, k = 0..steps-1. Sampling starts from pure noise and must be told so (Lin
         et al. 2024, "Common diffusion noise schedules and sample steps are flawed", call this spacing "trailing");

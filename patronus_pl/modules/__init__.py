@@ -1,4 +1,4 @@
-"""The Lightning modules."""
+"""The Lightning modules: the model of images, and the prior over its activations."""
 
 from patronus_pl.modules.latent_prior import LatentPrior
 from patronus_pl.modules.patronus import PatronusModule

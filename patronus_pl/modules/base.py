@@ -97,7 +97,7 @@ class DiffusionModule(pl.LightningModule):
         return StepDraw(batch, self.seed, step, ranks, rank, self._together(len(batch), step, ranks, rank))
 
     def _together(self, rows: int, step: int, ranks: int, rank: int) -> int:
-        """How many rows the batches of all ranks hold. Only the last batch of an evaluation may be of unequal parts."""
+        """Return how many rows the batches of all ranks hold; the last ones of an evaluation may differ by one."""
         if ranks == 1 or step < FIRST_VALIDATION_STEP:
             return rows * ranks
         trainer = self.trainer

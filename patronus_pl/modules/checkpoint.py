@@ -1,4 +1,4 @@
-"""Writing checkpoints, and reading them with errors that say what is wrong."""
+"""Write checkpoints, and read them with errors that say what is wrong."""
 
 import inspect
 import pickle
@@ -23,7 +23,7 @@ Module = TypeVar("Module", bound=pl.LightningModule)
 
 
 def configuration(module: pl.LightningModule) -> dict[str, Any]:
-    """The arguments a module was built from, as plain values: its checkpoint rebuilds it, however it was made.
+    """Return the arguments that a module was built from, as plain values, so that its checkpoint can rebuild it.
 
     Parts (networks, schedules) become `class_path` and `init_args`, as in a YAML; every argument is read from the
     attribute of the same name.
@@ -74,7 +74,7 @@ def save_module(module: pl.LightningModule, path: str | Path) -> None:
 
 
 def load_module(cls: type[Module], path: str | Path, **overrides: Any) -> Module:
-    """The module in a checkpoint, rebuilt from the configuration that the checkpoint carries.
+    """Return the module in a checkpoint, rebuilt from the configuration that the checkpoint carries.
 
     Args:
         cls: its class.
@@ -101,7 +101,7 @@ def load_module(cls: type[Module], path: str | Path, **overrides: Any) -> Module
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The dictionary in a checkpoint file, without running anything that is in it.
+    """Return the dictionary in a checkpoint file, without running anything that is in it.
 
     Raises:
         CheckpointError: no such file, no checkpoint, or as `read_tensors`.
@@ -149,7 +149,7 @@ def _class_paths(value: Any, everywhere: bool) -> Iterator[str]:
 
 
 def read_tensors(path: str | Path) -> Any:
-    """What `torch.save` wrote, provided that it is tensors and plain values alone; nothing in the file is run.
+    """Return what `torch.save` wrote, if it is tensors and plain values alone; nothing in the file is run.
 
     Raises:
         CheckpointError: the file is truncated, was not written by `torch.save`, or holds more than that.

@@ -29,10 +29,10 @@ class LatentPrior(DiffusionModule):
         prediction: what the network predicts, and how its errors are weighed. A `timestep_power` below 1 favours little
             noise, where the fine structure of s is decided.
         lr: learning rate of AdamW after warm-up.
-        weight_decay: of AdamW.
+        weight_decay: weight decay of AdamW.
         warmup_steps: optimiser steps of linear warm-up.
         final_lr: share of `lr` that is left at the end of a cosine decay; 1 keeps it constant.
-        seed: of the noise and timesteps, which depend on it and the step alone.
+        seed: seed of the noise and timesteps, which depend on it and the step alone.
 
     Raises:
         InvalidOptionError: an option outside its range.
@@ -74,7 +74,7 @@ class LatentPrior(DiffusionModule):
 
     @property
     def default_steps(self) -> int:
-        """Of sampling, unless others are asked for: 250, or T if that is less. A step of this network costs nothing."""
+        """Number of steps that `sample` takes by default: 250, or T if that is less; a step costs next to nothing."""
         return min(250, self.schedule.timesteps)
 
     @torch.no_grad()
@@ -82,9 +82,9 @@ class LatentPrior(DiffusionModule):
         """Draw activations, each within the range that it has over the training set.
 
         Args:
-            n: how many; sample k is the same for every n.
-            seed: of the noise.
-            steps: of T; None: `default_steps`.
+            n: number of samples; sample k is the same for every n.
+            seed: seed of the noise.
+            steps: number of the T timesteps that are visited; None: `default_steps`.
             sampler: `ddpm`, `ddim` (η = 0) or `dpm++`.
 
         Raises:
@@ -125,13 +125,13 @@ class LatentPrior(DiffusionModule):
             self.high.copy_(s.amax(0))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """One step of the denoising objective."""
+        """Return the denoising loss of a batch."""
         loss = self._losses(batch, batch_idx).mean()
         self.log("train/loss", loss.detach(), prog_bar=True)
         return loss
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Ids of a batch and the denoising loss of each row."""
+        """Return the ids of a batch and the denoising loss of each row."""
         return {"id": batch["id"], "loss": self._losses(batch, batch_idx)}
 
     def evaluate(self, batch: dict[str, Any], batch_idx: int, stage: str) -> None:

@@ -13,16 +13,16 @@ from patronus_pl.types import Timesteps
 class StepDraw:
     """Random numbers of one step: a function of (seed, step), whatever was drawn before.
 
-    Drawn for the batches of all ranks, of which each takes its own rows: a resumed run, or one on another number of
-    devices, draws the same.
+    Numbers are drawn for the batches of all ranks, and each rank takes its own rows. So a resumed run, or one on
+    another number of devices, draws the same.
 
     Args:
-        batch: this rank's, of which the number of rows and the device count.
-        seed: of the run.
-        step: of all draws of the run, which one.
-        ranks: how many devices train.
-        rank: which of them this is.
-        total: rows of all ranks; by default all have as many.
+        batch: the batch of this rank; only its number of rows and its device matter.
+        seed: seed of the run.
+        step: number of this draw among all draws of the run.
+        ranks: number of devices that train.
+        rank: index of this device among them.
+        total: number of rows of all ranks; None if each has as many as this one.
     """
 
     def __init__(
@@ -35,26 +35,29 @@ class StepDraw:
         self.generator = torch.Generator(batch.device).manual_seed(number)
 
     def normal(self, shape: Sequence[int]) -> Float[Tensor, "b ..."]:
-        """Standard normal numbers, of the given shape for every row."""
+        """Return standard normal numbers, of the given shape for every row."""
         drawn = torch.randn((self.total, *shape), generator=self.generator, device=self.device)
         return drawn[self.rows]
 
     @property
     def rows(self) -> slice:
-        """This rank's among those of all ranks."""
+        """Which of the rows of all ranks are those of this rank."""
         return slice(self.rank, None, self.ranks)
 
     def uniform(self, columns: int) -> Float[Tensor, "b columns"]:
-        """Numbers in [0, 1)."""
+        """Return uniform numbers in [0, 1)."""
         return torch.rand(self.total, columns, generator=self.generator, device=self.device)[self.rows]
 
     def timesteps(self, count: int, power: float = 1.0, descending: bool = False) -> Timesteps:
-        """Steps ⌊T u^(1/power)⌋, u stratified: every batch covers all noise levels, and the loss varies less.
+        """Return timesteps t = ⌊T u^(1/power)⌋.
+
+        u is stratified, one number in each of `total` equal parts of [0, 1): every batch covers all noise levels,
+        and the loss varies less.
 
         Args:
-            count: T.
-            power: above 1 favours noisy steps.
-            descending: the noisiest first, for batches that are in no order anyway.
+            count: T, the number of timesteps.
+            power: above 1 favours noisy steps, below 1 clean ones.
+            descending: give the noisiest step to the first row, for batches whose rows are in random order anyway.
         """
         strata = torch.randperm(self.total, generator=self.generator, device=self.device)
         if descending:

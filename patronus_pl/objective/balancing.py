@@ -20,21 +20,21 @@ LARGEST = 10.0
 
 
 def cells(attributes: Float[Tensor, "b k"]) -> Int[Tensor, " b"]:
-    """Σ_j a_j 2^j, which of the 2^k combinations each row holds; -1 where an attribute is unknown (NaN)."""
+    """Return Σ_j a_j 2^j, which of the 2^k combinations each row holds; -1 where an attribute is unknown (NaN)."""
     places = 2 ** torch.arange(attributes.shape[1], device=attributes.device)
     codes = ((attributes == 1) * places).sum(1)
     return codes.where(~attributes.isnan().any(1), -1)
 
 
 def joint_frequencies(attributes: Float[Tensor, "n k"]) -> Float[Tensor, " cells"]:
-    """(2^k,) p(cell), among the rows of which all is known."""
+    """Return p(cell), shape (2^k,), over the rows whose attributes are all known."""
     codes = cells(attributes)
     counts = torch.bincount(codes[codes >= 0], minlength=2 ** attributes.shape[1])
     return counts / counts.sum().clamp_min(1)
 
 
 def independent_frequencies(frequencies: Float[Tensor, " cells"]) -> Float[Tensor, " cells"]:
-    """(2^k,) Π_j p(a_j): the product of the marginals of p(cell)."""
+    """Return Π_j p(a_j), shape (2^k,): the product of the marginals of p(cell)."""
     codes = torch.arange(len(frequencies), device=frequencies.device)
     holds = (codes[:, None] >> torch.arange(len(frequencies).bit_length() - 1, device=codes.device)) & 1 == 1
     share = (frequencies[:, None] * holds).sum(0)
@@ -44,7 +44,7 @@ def independent_frequencies(frequencies: Float[Tensor, " cells"]) -> Float[Tenso
 def balancing_weights(
     attributes: Float[Tensor, "b k"], frequencies: Float[Tensor, " cells"], largest: float = LARGEST
 ) -> Float[Tensor, " b"]:
-    """w_i = Π_j p(a_ij) / p(cell of i), at most `largest`: weighted by w, the attributes are independent.
+    """Return w_i = Π_j p(a_ij) / p(cell of i), at most `largest`: weighted by w, the attributes are independent.
 
     A cell that never occurs cannot be mended, nor one so rare that its weight is cut off: if no picture shows black
     hair without a smile, no weights can tell the two apart, and a tie remains.
@@ -71,7 +71,7 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def columns_of(names: Sequence[str], known: Sequence[str]) -> list[int]:
-    """Where the attributes to balance stand among those that are known.
+    """Return the column of each attribute to balance among those that the data have.
 
     Raises:
         InvalidOptionError: a name that is not known.
@@ -93,10 +93,10 @@ class Balance(NamedTuple):
 
     @classmethod
     def of(cls, columns: list[int], attributes: Float[Tensor, "n a"]) -> "Balance":
-        """Of the given columns of a table."""
+        """Count how often the values of the given columns of a table occur together."""
         return cls(columns, joint_frequencies(attributes[:, columns]))
 
     def weights(self, attributes: Float[Tensor, "b a"]) -> Float[Tensor, " b"]:
-        """`balancing_weights` of rows with all attributes of the table."""
+        """Return the `balancing_weights` of rows that have all attributes of the table."""
         chosen = attributes[:, self.columns]
         return balancing_weights(chosen, self.frequencies.to(chosen, non_blocking=True))

@@ -1,4 +1,4 @@
-"""Image patches → prototypes → activations."""
+"""Encoder of image patches, and prototypes whose activations say how strongly each pattern is present."""
 
 from patronus_pl.prototypes.encoder import PatchEncoder
 from patronus_pl.prototypes.layer import PrototypeLayer

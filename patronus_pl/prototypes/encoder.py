@@ -17,10 +17,10 @@ class PatchEncoder(nn.Module):
     f: (b, c, h, w) in [-1, 1] → (b, D, rows, cols); D is the last entry of `channels` (Weng et al. 2026).
 
     Args:
-        channels: of the image, then after every layer; the paper has (c, 32, 64, 64, 128).
-        kernel_sizes: one a layer.
-        strides: one a layer.
-        paddings: one a layer.
+        channels: channels of the image, then after every layer; the paper has (c, 32, 64, 64, 128).
+        kernel_sizes: size of the kernel of each layer.
+        strides: stride of each layer.
+        paddings: padding of each layer.
         init: `he` (He et al. 2015, keeps the variance through ReLUs); `centred`, the same with kernels that fade
             towards their edges, so that what a prototype is about tends to lie in the middle of its patch; or `normal`
             (weights N(0, 0.1²), the paper's).
@@ -58,7 +58,7 @@ class PatchEncoder(nn.Module):
         self.layers = nn.ModuleList(convolutions)
 
     def map_size(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the output for an image of the given size.
+        """Return the rows and columns of the output for an image of the given size.
 
         Raises:
             InvalidOptionError: the image is smaller than what the layers need.
@@ -88,7 +88,7 @@ class PatchEncoder(nn.Module):
         self.map_size(*image.shape[-2:])
 
     def forward(self, image: Image) -> Features:
-        """Feature vector of every patch."""
+        """Return the feature vector of every patch."""
         x = image
         for i, layer in enumerate(self.layers, start=1):
             x = layer(x)
@@ -110,6 +110,6 @@ def _initialise(convolution: nn.Conv2d, init: str) -> None:
 
 
 def _ramp(size: int) -> Tensor:
-    """1 in the middle, falling evenly to 0 one step outside."""
+    """Return numbers that are 1 in the middle and fall evenly to 0 one step outside."""
     middle = (size - 1) / 2
     return 1 - (torch.arange(size) - middle).abs() / (middle + 1)

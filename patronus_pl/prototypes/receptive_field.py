@@ -1,4 +1,4 @@
-"""From a patch position in the encoder's output to the pixels it sees."""
+"""`ReceptiveField`: which pixels a position of the encoder's output sees."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class ReceptiveField:
         return cls(size, jump, offset)
 
     def box(self, row: int, col: int, height: int, width: int) -> Box:
-        """Pixels that output position (row, col) sees in an image of the given size: (top, left, bottom, right).
+        """Return the pixels that output position (row, col) sees: (top, left, bottom, right).
 
         The box is clipped to the image; bottom and right are exclusive.
         """
@@ -48,11 +48,11 @@ class ReceptiveField:
         return max(top, 0), max(left, 0), min(top + self.size, height), min(left + self.size, width)
 
     def centre(self, index: float) -> float:
-        """Middle of the window of output position `index`, in pixel coordinates (pixel k covers [k, k + 1))."""
+        """Return the middle of the window of output position `index`, in pixels (pixel k covers [k, k + 1))."""
         return self.offset + index * self.jump + self.size / 2
 
     def middle(self) -> "ReceptiveField":
-        """The middle of every window: without a third of its width, rounded down, on each side."""
+        """Return the field of the middles of all windows: a third of the width, rounded down, is cut from each side."""
         margin = self.size // 3
         return ReceptiveField(self.size - 2 * margin, self.jump, self.offset + margin)
 
@@ -60,7 +60,7 @@ class ReceptiveField:
 def patch_means(
     values: Float[Tensor, "b height width"], field: ReceptiveField, patches: tuple[int, int]
 ) -> Float[Tensor, "b rows cols"]:
-    """Mean over the window of every patch; what hangs over the edge of the image counts as 0."""
+    """Return the mean over the window of every patch; what hangs over the edge of the image counts as 0."""
     around = max(field.size, -field.offset)  # padding may put a window, or its middle, outside the image altogether
     # Entry i of the pooled map is the window that starts at pixel i - around.
     pooled = F.avg_pool2d(F.pad(values[:, None], [around] * 4), field.size, stride=1)[:, 0]
@@ -71,7 +71,7 @@ def patch_means(
 def middle_means(
     values: Float[Tensor, "b height width"], field: ReceptiveField, patches: tuple[int, int]
 ) -> Float[Tensor, "b rows cols"]:
-    """Mean over the middle of every patch, weighted by a tent: the centre counts most."""
+    """Return the mean over the middle of every patch, weighted by a tent: the centre counts most."""
     middle = field.middle()
     first, second = (middle.size + 1) // 2, middle.size // 2 + 1  # a tent is a box of boxes
     boxes = F.avg_pool2d(F.pad(values[:, None], [first - 1] * 4), first, stride=1)[:, 0]
