@@ -7,6 +7,8 @@ from torch import Tensor
 from patronus_pl.diffusion.prediction import Denoiser
 from patronus_pl.errors import InvalidOptionError
 
+Guidance = float | Float[Tensor, " m"]
+"""A weight for all edits, or one for each prototype."""
 LARGEST = 100.0
 """Weight above which guidance is refused: pictures have long left the range of images."""
 
@@ -32,7 +34,7 @@ def guided(without: Denoiser, given: Denoiser, weight: Float[Tensor, " b"]) -> D
 
 
 def weights_of_rows(
-    guidance: float | Float[Tensor, " m"], s: Float[Tensor, "b m"], base: Float[Tensor, "b m"] | None
+    guidance: Guidance, s: Float[Tensor, "b m"], base: Float[Tensor, "b m"] | None
 ) -> Float[Tensor, " b"]:
     """Return one guidance weight for each row.
 

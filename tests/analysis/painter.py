@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from patronus_pl.denoiser import UNet
-from patronus_pl.diffusion import NoiseSchedule
+from patronus_pl.diffusion import NoiseSchedule, weights_of_rows
 from patronus_pl.modules import PatronusModule
 from patronus_pl.prototypes import PatchEncoder, PrototypeLayer
 
@@ -34,7 +34,10 @@ class Painter(PatronusModule):
         values = self.encode(x)
         return torch.diag_embed(values + 9).reshape(-1, 4, 2, 2)
 
-    def denoiser_for(self, s):
+    def denoiser_for(self, s, keep=None, base=None, guidance=None):
+        if guidance is not None:  # the painter is linear in s, and so is its guidance
+            s = base + weights_of_rows(guidance, s, base)[:, None] * (s - base)
+
         def denoise(x_t, t):
             step = int(t[0])
             wanted = (s @ self.mixing.T) * (step < self.shown)

@@ -9,6 +9,7 @@ FILES = (
     "ranges",
     "editing.changes",
     "editing.decoding",
+    "editing.guidance",
     "explain.census",
     "explain.faithfulness",
     "explain.when",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from patronus_pl.analysis.editing.inverting import Inverted
 from patronus_pl.analysis.evaluating import evaluating
-from patronus_pl.diffusion import NoiseSource
+from patronus_pl.diffusion import Guidance, NoiseSource
 from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.modules import PatronusModule
 from patronus_pl.pixels import as_bytes, as_floats
@@ -28,7 +28,14 @@ def encode(model: PatronusModule, images: Image | ImageBytes, batch_size: int = 
 
 
 @evaluating
-def decode(model: PatronusModule, x_T: Image, s: Activations, sampling: Sampling) -> Image:
+def decode(
+    model: PatronusModule,
+    x_T: Image,
+    s: Activations,
+    sampling: Sampling,
+    guidance: Guidance | None = None,
+    base: Activations | None = None,
+) -> Image:
     """Return the images that the sampler makes of noise and activations, shape (n, c, h, w) in [-1, 1], on the CPU.
 
     Args:
@@ -36,12 +43,18 @@ def decode(model: PatronusModule, x_T: Image, s: Activations, sampling: Sampling
         x_T: (n, c, h, w) noise: `Inverted.x_T`, or random.
         s: (n, m) activations.
         sampling: steps, sampler and batch size.
+        guidance: weight w by which the difference between `s` and `base` is exaggerated, one number or one for each
+            prototype; None decodes without guidance, in half the time.
+        base: (n, m) activations that guidance starts from, for edits `Inverted.s`; None: those of no image, which takes
+            a model that was trained with masks.
     """
-    pairs = zip(torch.split(x_T, sampling.batch_size), torch.split(s, sampling.batch_size), strict=True)
-    device = model.device
-    return torch.cat(
-        [model.decode(x.to(device), c.to(device), sampling.steps, sampling.sampler).cpu() for x, c in pairs]
-    )
+    drawn = []
+    for rows in torch.split(torch.arange(len(s)), sampling.batch_size):
+        x, told = x_T[rows].to(model.device), s[rows].to(model.device)
+        own = None if base is None else base[rows].to(model.device)
+        x = model.decode(x, told, sampling.steps, sampling.sampler, base=own, guidance=guidance)
+        drawn.append(x.cpu())
+    return torch.cat(drawn)
 
 
 def decode_from_noise(

@@ -12,7 +12,7 @@ from patronus_pl.analysis.disk_array import DiskArray
 from patronus_pl.analysis.editing.changes import chosen
 from patronus_pl.analysis.editing.inverting import Inverted
 from patronus_pl.analysis.evaluating import evaluating
-from patronus_pl.diffusion.sampling import Sampling
+from patronus_pl.diffusion import Guidance, Sampling
 from patronus_pl.modules import PatronusModule
 from patronus_pl.types import Image
 
@@ -26,6 +26,8 @@ class Job(NamedTuple):
     """Rows of the inverted images."""
     x_T: Float[Tensor, "kv c h w"]
     s: Float[Tensor, "kv m"]
+    base: Float[Tensor, "kv m"]
+    """The images' own activations, from which guidance starts."""
 
 
 def jobs(
@@ -38,15 +40,16 @@ def jobs(
         prototypes: p indices.
         values: (p, v) the activations that each prototype is set to.
         batch_size: pictures of a job; a job holds at least one pair with all its values.
-        device: where `x_T` and `s` are wanted.
+        device: where `x_T`, `s` and `base` are wanted.
     """
     p, v = values.shape
     index = torch.tensor(prototypes)
     pairs = torch.cartesian_prod(torch.arange(p), torch.arange(len(inverted.s)))
     for which, image in (chunk.unbind(1) for chunk in torch.split(pairs, max(1, batch_size // v))):
-        s = inverted.s[image].repeat_interleave(v, 0)
-        s[torch.arange(len(s)), index[which].repeat_interleave(v)] = values[which].flatten()
-        yield Job(which, image, inverted.x_T[image].repeat_interleave(v, 0).to(device), s.to(device))
+        x_T, base = (rows[image].repeat_interleave(v, 0).to(device) for rows in (inverted.x_T, inverted.s))
+        s = base.clone()
+        s[torch.arange(len(s)), index[which].repeat_interleave(v)] = values[which].flatten().to(s)
+        yield Job(which, image, x_T, s, base)
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class TurnedUp:
         unedited: (n, c, h, w) the images decoded from the same noise under their own activations.
         pictures: (p, n or more, c, h, w) floats in [-1, 1], on disk: `pictures[p, k]` reads one.
         s: (p, n, m) activations of these pictures, encoded again.
+        guidance: the weight under which they were decoded; None: without guidance.
     """
 
     prototypes: Int[Tensor, " p"]
@@ -66,6 +70,7 @@ class TurnedUp:
     unedited: Image
     pictures: DiskArray
     s: Float[Tensor, "p n m"]
+    guidance: Guidance | None = None
 
     def first(self, count: int) -> "TurnedUp":
         """Return the same for the first images only."""
@@ -79,10 +84,11 @@ def turn_up(
     unedited: Image,
     prototypes: Sequence[int] | None = None,
     sampling: Sampling = Sampling(),
+    guidance: Guidance | None = None,
 ) -> TurnedUp:
     """Decode each image with each prototype turned up to the high end of its own range, everything else unchanged.
 
-    Costs n · p images of `sampling.steps` steps each.
+    Costs n · p images of `sampling.steps` steps each, and twice that under guidance.
 
     Args:
         model: the model, whose `activation_high` is the 98th percentile of its data.
@@ -90,9 +96,11 @@ def turn_up(
         unedited: (n, c, h, w) the same images decoded under their own activations, as `decode` returns them.
         prototypes: p indices; None for all m.
         sampling: steps, sampler and batch size.
+        guidance: weight by which each edit is exaggerated, one number or one for each of the m prototypes, as
+            `calibrate` returns; None for no guidance.
 
     Raises:
-        InvalidOptionError: a prototype that does not exist.
+        InvalidOptionError: a prototype that does not exist, or an impossible weight.
     """
     indices = chosen(model, prototypes)
     index, n = torch.tensor(indices), len(inverted.s)
@@ -100,8 +108,8 @@ def turn_up(
     s = torch.zeros(len(index), n, model.prototypes.count)
     highest = model.activation_high.cpu()[index, None]
     for job in jobs(inverted, indices, highest, sampling.batch_size, model.device):
-        x = model.decode(job.x_T, job.s, sampling.steps, sampling.sampler)
+        x = model.decode(job.x_T, job.s, sampling.steps, sampling.sampler, base=job.base, guidance=guidance)
         s[job.prototype, job.image] = model.encode(x).to(s)
         for p, k, picture in zip(job.prototype.tolist(), job.image.tolist(), x.cpu(), strict=True):
             pictures[p, k] = picture
-    return TurnedUp(index, inverted, unedited, pictures, s)
+    return TurnedUp(index, inverted, unedited, pictures, s, guidance)
