@@ -17,14 +17,15 @@ class Masks:
     prediction without any condition is the most used one.
 
     Args:
-        share: share of the images in a batch that are masked; the others are told everything.
+        share: share of the images in a batch that are masked; the others are told everything. At 0.5 planted faces were
+            reconstructed worse, and fewer of their attributes were read by a single prototype.
         start: optimiser steps before masking begins.
 
     Raises:
         InvalidOptionError: a share outside (0, 1], or a negative start.
     """
 
-    def __init__(self, share: float = 0.5, start: int = 0) -> None:
+    def __init__(self, share: float = 0.3, start: int = 0) -> None:
         if not 0 < share <= 1:
             raise InvalidOptionError(f"model.masks.share is {share}; choose above 0 and at most 1, or model.masks null")
         if start < 0:
