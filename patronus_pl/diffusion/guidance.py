@@ -7,7 +7,7 @@ from torch import Tensor
 from patronus_pl.diffusion.prediction import Denoiser
 from patronus_pl.errors import InvalidOptionError
 
-Guidance = float | Float[Tensor, " m"]
+Guidance = float | Float[Tensor, " weights"]
 """A weight for all edits, or one for each prototype."""
 LARGEST = 100.0
 """Weight above which guidance is refused: pictures have long left the range of images."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from patronus_pl.denoiser import UNet
 from patronus_pl.diffusion import Denoiser, NoiseSchedule, NoiseSource, Prediction, Sampler, Step, Velocity, samplers
-from patronus_pl.diffusion.guidance import guided, weights_of_rows
+from patronus_pl.diffusion.guidance import Guidance, guided, weights_of_rows
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.modules.base import DiffusionModule
 from patronus_pl.modules.checkpoint import configuration
@@ -111,9 +111,9 @@ class PatronusModule(DiffusionModule):
     def denoiser_for(
         self,
         s: Activations,
-        keep: Bool[Tensor, "b m"] | None = None,
+        keep: Bool[Tensor, "rows columns"] | None = None,
         base: Activations | None = None,
-        guidance: float | Float[Tensor, " m"] | None = None,
+        guidance: Guidance | None = None,
     ) -> Denoiser:
         """Return D(x_t, t) → x̂_0 under fixed activations, whose embedding is computed once for all steps.
 
