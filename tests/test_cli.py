@@ -251,7 +251,6 @@ def test_sample_from_a_prior(run: Path, tmp_path: Path) -> None:
 def test_sample_needs_activations_that_fit(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prior = fitted_prior(tmp_path, 3)
     for source, words in (
-        ([], "give one of the two"),
         ([f"--prior={prior}", "--from=activations.npz"], "give one of the two"),
         ([f"--prior={prior}"], "gives 3 activations an image, but the checkpoint has 16 prototypes"),
         ([f"--from={tmp_path / 'activations.npz'}"], "gives 3 activations an image, but the checkpoint has 16"),

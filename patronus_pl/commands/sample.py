@@ -1,5 +1,6 @@
 """`patronus sample`: images from nothing."""
 
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,8 @@ from patronus_pl.analysis.subject import Subject
 from patronus_pl.commands.files import data_of
 from patronus_pl.commands.ranks import all_ranks
 from patronus_pl.data import Activations, ImageDataModule
-from patronus_pl.diffusion.sampling import Sampling
+from patronus_pl.diffusion import Sampling
+from patronus_pl.diffusion.guidance import LARGEST
 from patronus_pl.errors import CheckpointError, InvalidOptionError
 from patronus_pl.hardware import autocast
 from patronus_pl.modules import LatentPrior, PatronusModule
@@ -41,6 +43,7 @@ def sample(
     n: int = 64,
     balance: str | None = None,
     candidates: int = 16,
+    guidance: float = 1.0,
     data: ImageDataModule | None = None,
     steps: int = 20,
     batch_size: int = 64,
@@ -49,6 +52,8 @@ def sample(
     precision: Literal["auto", "32", "bf16"] = "auto",
 ) -> None:
     """Draw images from new noise and activations of a prior or of real images: PNGs and one grid.
+
+    With neither a prior nor activations, a model that was trained with masks draws images without being told anything.
 
     Started by torchrun or srun, its processes share the images.
 
@@ -61,6 +66,9 @@ def sample(
         balance: attributes "A,B" that are to be independent in the images, each as common as the prior draws it: more
             activations are drawn, their attributes read by a linear probe, and those kept that make it so.
         candidates: how many activations are then drawn for each image.
+        guidance: weight w of the activations, in D + w (D(s) - D), where the denoiser D is told nothing. Above 1 images
+            follow their activations more closely and vary less, and they take twice as long; 1 is no guidance. Other
+            weights take a model that was trained with masks.
         data: images with attributes, on which the probe is fitted; by default those the checkpoint was trained on.
         steps: of DPM-Solver++.
         batch_size: images drawn at once.
@@ -79,14 +87,15 @@ def sample(
     checkpoint = find_checkpoint(ckpt)
     with all_ranks() as ranks:
         model = PatronusModule.load_from_checkpoint(checkpoint).to(ranks.device(device))
+        _check_told(model, prior, from_, names, guidance)
         s = _activations(model, prior, from_, n * candidates if names else n, seed)
-        if names:
+        if s is not None and names:
             with ranks.first_alone():
                 known = restricted(Subject.of(data_of(checkpoint, data), "train", READ_FROM), names)
             s = _balanced(model, s, known, n, seed, say=ranks.rank == 0)
         folder = writable_folder(Path(out))
         with autocast(model.device, precision):
-            mine = _draw(model, s, folder, ranks, steps, batch_size, seed)
+            mine = _draw(model, s, n, folder, ranks, Sampling(steps, "dpm++", seed, batch_size), guidance)
         everyone = ranks.in_turn(list(mine))
     if ranks.rank > 0:
         return
@@ -108,16 +117,40 @@ def _balanced(model: PatronusModule, s: Tensor, known: Subject, n: int, seed: in
     return s[kept.rows.to(s.device)]
 
 
+def _check_told(
+    model: PatronusModule, prior: str | None, file: str | None, balanced: Sequence[str], guidance: float
+) -> None:
+    """Refuse what the denoiser is to be told if it cannot be told that, before anything is written."""
+    if prior is not None and file is not None:
+        raise InvalidOptionError("--prior and --from both say which activations to draw from; give one of the two")
+    untold = prior is None and file is None
+    if untold and (balanced or guidance != 1):
+        raise InvalidOptionError("--balance and --guidance need activations; give --prior PRIOR_CKPT or --from s.npz")
+    if untold and model.masks is None:
+        raise InvalidOptionError(
+            "the checkpoint was trained without masks and cannot draw images without activations; give --prior "
+            "PRIOR_CKPT or --from activations.npz"
+        )
+    if not abs(guidance) <= LARGEST:
+        raise InvalidOptionError(f"--guidance is {guidance}; give a number between -{LARGEST:g} and {LARGEST:g}")
+    if guidance != 1 and model.masks is None:
+        raise InvalidOptionError(
+            f"--guidance is {guidance:g}, but the checkpoint was trained without masks and knows no images without a "
+            "condition; leave --guidance at 1, or train with model.masks"
+        )
+
+
 def _draw(
-    model: PatronusModule, s: Tensor, folder: Path, ranks: Ranks, steps: int, batch_size: int, seed: int
+    model: PatronusModule, s: Tensor | None, n: int, folder: Path, ranks: Ranks, sampling: Sampling, guidance: float
 ) -> ImageBytes:
     """Draw and write the images that are this process's."""
-    mine = ranks.share(len(s))
+    mine, size = ranks.share(n), sampling.batch_size
     drawn = [torch.empty((0, *model.image_shape), dtype=torch.uint8)]
-    batches = decode_from_noise(model, s[list(mine)], mine, Sampling(steps, "dpm++", seed, batch_size))
-    bar = tqdm(batches, desc="sample", unit="batch", total=-(-len(mine) // batch_size), disable=ranks.rank > 0)
-    for start, images in zip(count(0, batch_size), bar, strict=False):
-        for k, image in zip(mine[start : start + batch_size], images, strict=True):
+    own = None if s is None else s[list(mine)]
+    batches = decode_from_noise(model, own, mine, sampling, None if guidance == 1 else guidance)
+    bar = tqdm(batches, desc="sample", unit="batch", total=-(-len(mine) // size), disable=ranks.rank > 0)
+    for start, images in zip(count(0, size), bar, strict=False):
+        for k, image in zip(mine[start : start + size], images, strict=True):
             _write_png(image, folder / f"{k:05d}.png")
         drawn.append(images)
     return torch.cat(drawn)
@@ -136,19 +169,17 @@ def _write_png(image: UInt8[Tensor, "c h w"], path: Path) -> None:
     Image.fromarray(image.movedim(0, -1).squeeze(-1).numpy()).save(path)
 
 
-def _activations(model: PatronusModule, prior: str | None, file: str | None, n: int, seed: int) -> Tensor:
-    """(n, m) on the device of the model, drawn by the prior or from the rows of the file."""
-    if prior is not None and file is None:
+def _activations(model: PatronusModule, prior: str | None, file: str | None, n: int, seed: int) -> Tensor | None:
+    """(n, m) on the device of the model, drawn by the prior or from the rows of the file; None if there is neither."""
+    if prior is not None:
         source, s = prior, LatentPrior.load_from_checkpoint(find_checkpoint(prior), model.device).sample(n, seed)
-    elif file is not None and prior is None:
+    elif file is not None:
         data = Activations(file)
         data.setup()
         real = np.concatenate([table.activations for table in data.tables.values()])
         source, s = file, torch.from_numpy(real[np.random.default_rng(seed).integers(0, len(real), n)])
     else:
-        raise InvalidOptionError(
-            "activations come from --prior PRIOR_CKPT or --from activations.npz; give one of the two"
-        )
+        return None
     if s.shape[1] != model.prototypes.count:
         raise CheckpointError(
             f"{source!r} gives {s.shape[1]} activations an image, but the checkpoint has {model.prototypes.count} "

@@ -58,7 +58,11 @@ def decode(
 
 
 def decode_from_noise(
-    model: PatronusModule, s: Activations, rows: Sequence[int], sampling: Sampling
+    model: PatronusModule,
+    s: Activations | None,
+    rows: Sequence[int],
+    sampling: Sampling,
+    guidance: float | None = None,
 ) -> Iterator[ImageBytes]:
     """Yield batches of images as bytes, decoded from activations and random noise.
 
@@ -67,16 +71,20 @@ def decode_from_noise(
 
     Args:
         model: the model.
-        s: (n, m) activations.
+        s: (n, m) activations; None: the denoiser is told nothing, which takes a model that was trained with masks.
         rows: n numbers, one an image, that choose its noise.
         sampling: steps, sampler, seed and batch size.
+        guidance: weight w by which the difference between the denoiser that is told `s` and the one that is told
+            nothing is exaggerated (classifier-free guidance); None for no guidance, which takes half as long.
     """
-    size = sampling.batch_size
-    for start in range(0, len(s), size):
-        chunk = s[start : start + size].to(model.device)
+    size, m = sampling.batch_size, model.prototypes.count
+    for start in range(0, len(rows), size):
         noise = NoiseSource(sampling.seed, rows[start : start + size], model.device)
-        x_T = noise((len(chunk), *model.image_shape))
-        yield as_bytes(model.decode(x_T, chunk, sampling.steps, sampling.sampler, noise=noise).cpu())
+        x_T = noise((len(rows[start : start + size]), *model.image_shape))
+        told = x_T.new_zeros(len(x_T), m) if s is None else s[start : start + size].to(model.device)
+        keep = torch.zeros_like(told, dtype=torch.bool) if s is None else None
+        x = model.decode(x_T, told, sampling.steps, sampling.sampler, noise=noise, keep=keep, guidance=guidance)
+        yield as_bytes(x.cpu())
 
 
 @evaluating
