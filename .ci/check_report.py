@@ -24,7 +24,9 @@ checks = {
     >= 0.9,
     "some edits show: the median slope is positive": report["overview"]["faithfulness"]["slope"] > 0,
     "the untrained null stands beside it": report["overview"]["untrained"]["slope"] is not None,
-    "when: what shows and what decides are timed": report["overview"]["emergence"]["compared"] >= 1,
+    "when: it is timed how edits show": report["overview"]["emergence"]["timed"] >= 1,
+    "when: a model with masks tells when prototypes are decided": report["overview"]["when"] is None
+    or all(entry["when"] for entry in report["prototypes"]),
     "every prototype was turned up in the picture": all(entry["what"] for entry in report["prototypes"]),
     "pointing has its base rate": 0 < report["overview"]["pointing_base_rate"] < 1,
     "there are pictures": len(pictures) >= 3,

@@ -20,6 +20,7 @@ def explain(
     n: int = 2000,
     effort: Effort = Effort(),  # noqa: B008  (frozen; jsonargparse shows its fields as options)
     sampling: Sampling = Sampling(),
+    all: bool = False,
     seed: int = 0,
     device: str = "auto",
 ) -> None:
@@ -33,11 +34,12 @@ def explain(
         n: how many images of the split to look at.
         effort: how much to measure.
         sampling: how images are inverted and drawn.
+        all: whether the page also shows prototypes that are dead, or unused (edits have a slope below 0.1).
         seed: seed of everything random; it takes the place of `sampling.seed`.
         device: auto, cpu or cuda[:i].
     """
     checkpoint, model, images = opened(ckpt, data, seed, device)
     folder = Path(out) if out else run_folder(checkpoint)
     subject = Subject.of(images, split, n)
-    write_report(model, subject, str(folder), str(checkpoint), effort, replace(sampling, seed=seed))
+    write_report(model, subject, str(folder), str(checkpoint), effort, replace(sampling, seed=seed), all)
     print(f"report -> {folder / 'report.html'}")

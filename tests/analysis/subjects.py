@@ -13,14 +13,26 @@ from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.modules import PatronusModule
 from tests.conftest import tiny_configuration
 
-LITTLE = Effort(edited=3, levels=3, candidates=4, timed=2, instants=3, measured=4, patches=4)
+LITTLE = Effort(
+    edited=3, levels=3, candidates=4, recovered=12, noise_levels=5, timed=2, instants=3, measured=4, patches=4
+)
 FEW = Sampling(2)
 
 
 def tiny_model(count: int, channels: int = 3) -> PatronusModule:
     """Untrained, for images of 16 × 16 pixels."""
+    return _built(tiny_configuration(channels=channels, count=count))
+
+
+def masked_model(count: int) -> PatronusModule:
+    """The same of RGB images with masks."""
+    masks = {"class_path": "patronus_pl.objective.masks.Masks"}
+    return _built(tiny_configuration(channels=3, count=count, denoiser={"maskable": True}, masks=masks))
+
+
+def _built(configuration: dict[str, Any]) -> PatronusModule:
     torch.manual_seed(0)
-    model: PatronusModule = instantiate_module(PatronusModule, tiny_configuration(channels=channels, count=count))
+    model: PatronusModule = instantiate_module(PatronusModule, configuration)
     return model.eval()
 
 

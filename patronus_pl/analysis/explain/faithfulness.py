@@ -1,6 +1,7 @@
 """Faithfulness: whether a picture follows an edit of its activations, there and in nothing else."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -38,6 +39,7 @@ class Faithfulness:
         inside_box: (p,) share of |x(high) - x(low)|² inside the edited prototype's box in x(high), mean over images;
             NaN where nothing changes.
         box_share: (p,) share of the image that this box covers: what `inside_box` would be by chance.
+        size: (p,) visible size of the edit, ‖x(high) - x(low)‖² summed over pixels and channels, mean over images.
         round_trip_psnr: (n,) of each image decoded under its own activations, in dB.
         flagged: (n,) whether that is below `PSNR_FLOOR`.
         pictures: (p, kept, v, c, h, w) bytes: the edited images that were to be kept, in a file: `pictures[p]` reads
@@ -52,6 +54,7 @@ class Faithfulness:
     leakage: Float[Tensor, "p m"]
     inside_box: Float[Tensor, " p"]
     box_share: Float[Tensor, " p"]
+    size: Float[Tensor, " p"]
     round_trip_psnr: Float[Tensor, " n"]
     flagged: Bool[Tensor, " n"]
     pictures: DiskArray
@@ -110,39 +113,61 @@ def faithfulness(
     """
     if levels < 2:
         raise InvalidOptionError(f"levels is {levels}; to move a prototype takes at least 2")
-    index, inverted, m = turned_up.prototypes, turned_up.inverted, model.prototypes.count
+    index = turned_up.prototypes
     low, high = model.activation_low.cpu()[index], model.activation_high.cpu()[index]
     values = low[:, None] + torch.linspace(0, 1, levels) * (high - low)[:, None]
-    n, shape = len(inverted.s), inverted.images.shape[1:]
-    realised = torch.cat([torch.zeros(len(index), n, levels - 1, m), turned_up.s[:, :, None]], dim=2)
-    pictures = DiskArray((len(index), min(keep, n), levels, *shape))
-    inside, area = torch.zeros(2, len(index), n).unbind()
-    for job in jobs(inverted, index.tolist(), values[:, :-1], sampling.batch_size, model.device):
-        x = model.decode(job.x_T, job.s, sampling.steps, sampling.sampler)
-        at = job.prototype, job.image
-        realised[job.prototype, job.image, :-1] = model.encode(x).to(realised).reshape(-1, levels - 1, m)
-        pairs = list(zip(job.prototype.tolist(), job.image.tolist(), strict=True))
-        highest = torch.stack([turned_up.pictures[pair] for pair in pairs])
-        x = torch.cat([x.cpu().reshape(-1, levels - 1, *shape), highest[:, None]], dim=1)
-        for (p, k), edited in zip(pairs, as_bytes(x), strict=True):
-            if k < keep:
-                pictures[p, k] = edited
-        inside[at], area[at] = _inside_box(model, x[:, 0], highest, index[job.prototype], sampling.batch_size)
-    own = realised[torch.arange(len(index)), :, :, index]
-    quality = psnr(turned_up.unedited, inverted.images)
+    moved = _moved(model, turned_up, values, sampling, keep)
+    own = moved.realised[torch.arange(len(index)), :, :, index]
+    swing = moved.realised[:, :, -1] - moved.realised[:, :, 0]
+    quality = psnr(turned_up.unedited, turned_up.inverted.images)
     return Faithfulness(
         prototypes=index,
         requested=values,
         realised=own.mean(1),
         slope=(own[:, :, -1] - own[:, :, 0]).mean(1) / _span(low, high),
         rank_correlation=rank_correlation(own).mean(1).where(high > low, torch.nan),
-        leakage=_leakage(realised[:, :, -1] - realised[:, :, 0], _deviation(model), index, _span(low, high)),
-        inside_box=inside.nanmean(1),
-        box_share=area.mean(1),
+        leakage=_leakage(swing, _deviation(model), index, _span(low, high)),
+        inside_box=moved.inside.nanmean(1),
+        box_share=moved.area.mean(1),
+        size=moved.size.mean(1),
         round_trip_psnr=quality,
         flagged=quality < PSNR_FLOOR,
-        pictures=pictures,
+        pictures=moved.pictures,
     )
+
+
+class _Moved(NamedTuple):
+    """What is kept of p prototypes that are moved through v values in n images."""
+
+    realised: Float[Tensor, "p n v m"]
+    pictures: DiskArray
+    inside: Float[Tensor, "p n"]
+    area: Float[Tensor, "p n"]
+    size: Float[Tensor, "p n"]
+
+
+def _moved(
+    model: PatronusModule, turned_up: TurnedUp, values: Float[Tensor, "p v"], sampling: Sampling, keep: int
+) -> _Moved:
+    """Decode every prototype at every value in every image; the last value is turned up already."""
+    index, inverted, (p, v) = turned_up.prototypes, turned_up.inverted, values.shape
+    n, shape = len(inverted.s), inverted.images.shape[1:]
+    realised = torch.cat([torch.zeros(p, n, v - 1, model.prototypes.count), turned_up.s[:, :, None]], dim=2)
+    pictures = DiskArray((p, min(keep, n), v, *shape))
+    inside, area, size = torch.zeros(3, p, n).unbind()
+    for job in jobs(inverted, index.tolist(), values[:, :-1], sampling.batch_size, model.device):
+        x = model.decode(job.x_T, job.s, sampling.steps, sampling.sampler)
+        at = job.prototype, job.image
+        realised[job.prototype, job.image, :-1] = model.encode(x).to(realised).reshape(-1, v - 1, realised.shape[-1])
+        pairs = list(zip(job.prototype.tolist(), job.image.tolist(), strict=True))
+        highest = torch.stack([turned_up.pictures[pair] for pair in pairs])
+        x = torch.cat([x.cpu().reshape(-1, v - 1, *shape), highest[:, None]], dim=1)
+        for (row, k), edited in zip(pairs, as_bytes(x), strict=True):
+            if k < keep:
+                pictures[row, k] = edited
+        size[at] = (highest - x[:, 0]).square().flatten(1).sum(1)
+        inside[at], area[at] = _inside_box(model, x[:, 0], highest, index[job.prototype], sampling.batch_size)
+    return _Moved(realised, pictures, inside, area, size)
 
 
 def _span(low: Float[Tensor, " p"], high: Float[Tensor, " p"]) -> Float[Tensor, " p"]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -95,8 +96,15 @@ def spread_timesteps(schedule: NoiseSchedule, levels: int) -> Int[Tensor, " k"]:
     return torch.tensor(sorted(set(nearest), reverse=True))
 
 
+def timesteps_at(schedule: NoiseSchedule, log_snr: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Return the timesteps of given log-SNR, with fractions, between 0 and T-1; NaN where the log-SNR is NaN."""
+    steps = np.arange(schedule.timesteps)[::-1]
+    known = schedule.snr(torch.arange(schedule.timesteps, device=schedule.beta.device)).log().cpu().numpy()[::-1]
+    return torch.from_numpy(np.interp(log_snr.numpy(), known, steps)).to(log_snr)
+
+
 def _read_untold(model: PatronusModule, images: Image, t: int, sampling: Sampling) -> Float[Tensor, "n m"]:
-    """Activations of the x̂_0 that the denoiser predicts from x_t when it is told nothing."""
+    """Return the activations of the x̂_0 that the denoiser predicts from x_t when it is told nothing."""
     read = []
     for rows in torch.split(torch.arange(len(images)), sampling.batch_size):
         x, steps = images[rows].to(model.device), torch.full((len(rows),), t, device=model.device)
@@ -111,7 +119,7 @@ def _read_untold(model: PatronusModule, images: Image, t: int, sampling: Samplin
 def _redundancy(
     model: PatronusModule, images: Image, s: Float[Tensor, "n m"], sampling: Sampling
 ) -> Float[Tensor, " m"]:
-    """Squared correlation of s_j with what is read of it when x_t is pure noise and all others are told."""
+    """Return ρ² of s_j with what is read of it when x_t is pure noise and all other prototypes are told."""
     last, found = model.schedule.timesteps - 1, []
     for j in range(s.shape[1]):
         read = []

@@ -1,12 +1,13 @@
 """Emergence: at which step of sampling the predicted image x̂_0 shows that a prototype was turned up.
 
-`commitment` asks another question: which steps decide the edit.
+A denoiser that trusts s shows it in its first prediction. `recovery` asks when the noisy image itself tells it.
 """
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from scipy.stats import kendalltau
@@ -22,6 +23,9 @@ from patronus_pl.types import Activations, Image
 
 VISIBLE = 0.05
 """An edit whose final effect is below this share of the prototype's range has no plateau to time."""
+
+RESAMPLES = 300
+"""Resamples of the prototypes for the interval of a rank correlation."""
 
 
 @dataclass(frozen=True)
@@ -70,73 +74,27 @@ def emergence(
         sampling: steps and batch size. The sampler is always DDIM, which retraces the states of the inversion.
     """
     indices = chosen(model, prototypes)
-    original = unedited_run(model, inverted, sampling)
-    rise = torch.zeros(len(indices), len(inverted.s), sampling.steps, dtype=original.shown.dtype)
-    for job in jobs(inverted, indices, model.activation_high.cpu()[indices, None], sampling.batch_size, model.device):
-        run = traced(model, job.x_T, job.s, sampling.steps)
-        rise[job.prototype, job.image] = rise_of(run, original, torch.tensor(indices)[job.prototype], job.image)
-    return emerged(model, indices, rise)
-
-
-class Traced(NamedTuple):
-    """A run of DDIM over b images."""
-
-    shown: Float[Tensor, "b m k"]
-    """Activations of the prediction x̂_0 at each of the k steps."""
-    states: list[Image]
-    """The states that were to be kept, in the order of the steps; the last step leads to the image itself."""
-
-
-def traced(model: PatronusModule, x_T: Image, s: Activations, steps: int, kept: Collection[int] = ()) -> Traced:
-    """Run DDIM and encode what it predicts at every step.
-
-    Args:
-        model: the model.
-        x_T: (b, c, h, w) noise.
-        s: (b, m) activations.
-        steps: k.
-        kept: after how many steps the state is kept.
-    """
-    shown, states = [], []
-    for count, step in enumerate(model.sample_steps(x_T, s, steps, "ddim"), start=1):
-        shown.append(model.encode(step.x_0).cpu())
-        if count in kept:
-            states.append(step.x_next.cpu())
-    return Traced(torch.stack(shown, dim=-1), states)
-
-
-def unedited_run(model: PatronusModule, inverted: Inverted, sampling: Sampling, kept: Collection[int] = ()) -> Traced:
-    """Run DDIM from the inverted noise of n images under their own activations, a batch at a time."""
-    pairs = zip(
-        torch.split(inverted.x_T, sampling.batch_size), torch.split(inverted.s, sampling.batch_size), strict=True
-    )
-    runs = [traced(model, x_T.to(model.device), s.to(model.device), sampling.steps, kept) for x_T, s in pairs]
-    states = [torch.cat(parts) for parts in zip(*(run.states for run in runs), strict=True)]
-    return Traced(torch.cat([run.shown for run in runs]), states)
-
-
-def rise_of(edited: Traced, original: Traced, own: Int[Tensor, " b"], image: Int[Tensor, " b"]) -> Float[Tensor, "b k"]:
-    """Return ŝ_J(t) of b edited runs minus that of the unedited runs of the same images, shape (b, k).
-
-    Args:
-        edited: the b edited runs.
-        original: the unedited runs of all images.
-        own: (b,) J, the prototype that was turned up.
-        image: (b,) rows of the images.
-    """
-    return edited.shown[torch.arange(len(own)), own] - original.shown[image, own]
-
-
-def emerged(model: PatronusModule, indices: Sequence[int], rise: Float[Tensor, "p n k"]) -> Emergence:
-    """Summarise the rises of p prototypes in n images, and find when each passes 10, 50 and 90 % of its plateau."""
     index = torch.tensor(indices)
     low, high = model.activation_low.cpu()[index], model.activation_high.cpu()[index]
-    t = torch.tensor(model.schedule.respaced(rise.shape[-1])).flip(0)
-    curve = rise.mean(1)
+    parts = zip(
+        torch.split(inverted.x_T, sampling.batch_size), torch.split(inverted.s, sampling.batch_size), strict=True
+    )
+    original = torch.cat([_shown(model, x_T.to(model.device), s.to(model.device), sampling.steps) for x_T, s in parts])
+    rise = torch.zeros(len(index), len(inverted.s), sampling.steps, dtype=original.dtype)
+    for job in jobs(inverted, indices, high[:, None], sampling.batch_size, model.device):
+        own = index[job.prototype]
+        edited = _shown(model, job.x_T, job.s, sampling.steps)[torch.arange(len(own)), own]
+        rise[job.prototype, job.image] = edited - original[job.image, own]
+    t, curve = torch.tensor(model.schedule.respaced(sampling.steps)).flip(0), rise.mean(1)
     plateau = curve[:, -1]
     visible = plateau > VISIBLE * (high - low)
     t10, t50, t90 = (first_passage(t, curve, share * plateau).where(visible, torch.nan) for share in (0.1, 0.5, 0.9))
     return Emergence(index, t, curve, rise.std(1, correction=0), plateau, t10, t50, t90)
+
+
+def _shown(model: PatronusModule, x_T: Image, s: Activations, steps: int) -> Float[Tensor, "b m k"]:
+    """Return the activations of the predicted x̂_0 at each of the k steps of DDIM."""
+    return torch.stack([model.encode(step.x_0).cpu() for step in model.sample_steps(x_T, s, steps, "ddim")], dim=-1)
 
 
 def first_passage(t: Int[Tensor, " k"], curve: Float[Tensor, "p k"], level: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
@@ -167,24 +125,33 @@ class Order:
     Attributes:
         tau: Kendall's τ_b in [-1, 1]: 1 if the larger number always comes at the noisier step, -1 if the smaller does;
             NaN if the timesteps, or the numbers, are all the same.
+        low: lower end of a 95 % interval of τ, by resampling the prototypes; NaN where τ is.
+        high: its upper end.
         p_value: chance of a τ as far from 0 if the two were independent; NaN where τ is.
         prototypes: how many prototypes have both numbers.
     """
 
     tau: float
+    low: float
+    high: float
     p_value: float
     prototypes: int
 
 
-def order(times: Float[Tensor, " p"], values: Float[Tensor, " p"]) -> Order:
-    """Test whether prototypes with larger values come at noisier timesteps: with areas, coarse before fine.
+def order(times: Float[Tensor, " p"], values: Float[Tensor, " p"], seed: int = 0) -> Order:
+    """Test whether prototypes with larger values come at noisier timesteps: with sizes of edits, coarse before fine.
 
     Args:
         times: (p,) timesteps such as t50; NaN where a prototype has none.
         values: (p,) numbers to compare them with; NaN where a number is unknown.
+        seed: seed of the resampling.
     """
     known = ~(times.isnan() | values.isnan())
-    if known.sum() < 2:
-        return Order(float("nan"), float("nan"), int(known.sum()))
-    found = kendalltau(times[known].numpy(), values[known].numpy())
-    return Order(float(found.statistic), float(found.pvalue), int(known.sum()))
+    x, y = times[known].numpy(), values[known].numpy()
+    if len(x) < 2:
+        return Order(math.nan, math.nan, math.nan, math.nan, len(x))
+    found = kendalltau(x, y)
+    drawn = np.random.default_rng(seed).integers(len(x), size=(RESAMPLES, len(x)))
+    taus = np.array([kendalltau(x[rows], y[rows]).statistic for rows in drawn])
+    low, high = np.nanquantile(taus, (0.025, 0.975)) if np.isfinite(taus).any() else (math.nan, math.nan)
+    return Order(float(found.statistic), float(low), float(high), float(found.pvalue), len(x))

@@ -19,6 +19,7 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from patronus_pl.analysis.explain.census import Census
+from patronus_pl.analysis.explain.recovery import Recovery
 from patronus_pl.pixels import as_bytes
 from patronus_pl.types import Box, Image
 
@@ -233,6 +234,30 @@ def matrix(
         bar = figure.colorbar(picture, fraction=0.05)
         bar.ax.set_ylim(0.0 if not len(known) or float(numbers.nan_to_num(0).min()) >= 0 else -high, high)
         axes.set(xlabel=column_name, ylabel=row_name)
+        return _png(figure)
+
+
+def recovery_map(found: Recovery, prototypes: Sequence[int]) -> bytes:
+    """Draw how much of each prototype a noisy image alone tells, from all noise to none; a dot marks half of it.
+
+    Args:
+        found: what `recovery` measured.
+        prototypes: the rows, from the top.
+    """
+    rows = list(prototypes)
+    known = np.stack([found.known[j].numpy() for j in rows])
+    x = found.log_snr.numpy()
+    edges = np.concatenate([x[:1], (x[1:] + x[:-1]) / 2, x[-1:]])
+    half, low, high = (values[rows, 1].numpy() for values in (found.passed, found.low, found.high))
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _axes((4.6, 1.2 + 0.2 * len(rows)), "When a noisy image tells a prototype")
+        colours = LinearSegmentedColormap.from_list("", ["white", ACCENT])
+        mesh = axes.pcolormesh(edges, np.arange(len(rows) + 1) - 0.5, known, cmap=colours, vmin=0, vmax=1)
+        figure.colorbar(mesh, fraction=0.05)
+        axes.hlines(range(len(rows)), low, high, color=INK, lw=1)
+        axes.plot(half, range(len(rows)), "o", color=INK, ms=3)
+        axes.set_yticks(range(len(rows)), [str(j) for j in rows])
+        axes.set(xlabel="log-SNR (all noise at the left)", ylabel="prototype", ylim=(len(rows) - 0.5, -0.5))
         return _png(figure)
 
 

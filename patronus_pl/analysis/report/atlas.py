@@ -9,12 +9,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from patronus_pl.analysis.explain.recovery import FEWEST, timesteps_at
 from patronus_pl.analysis.explain.where import locate, pixel_map
 from patronus_pl.analysis.pages import figures
 from patronus_pl.analysis.pages.figures import Pixels
 from patronus_pl.analysis.pages.page import Picture, embed, line_path, shrink, steps_path, template
 from patronus_pl.analysis.report.findings import Findings
 from patronus_pl.analysis.subject import Subject
+from patronus_pl.diffusion import NoiseSource
 from patronus_pl.modules import PatronusModule
 from patronus_pl.pixels import as_floats
 from patronus_pl.types import Box, Image
@@ -27,24 +29,40 @@ FACES = 4
 """Images on which a prototype's place and edits are shown: in half of them it is strongest, in half weakest."""
 OTHERS = 5
 """How many of the other prototypes that an edit moves most are listed with it."""
-CELL = 9, 11
-"""Height and width of a cell of the timing maps, in half screen pixels."""
+ROW, WIDTH = 9, 192
+"""Height of a row of the timing maps, and about their width, in half screen pixels."""
+NOISED = 6
+"""At how many noise levels an image is shown above the map of recovery."""
+
+
+def shown_prototypes(findings: Findings, everything: bool = False) -> list[int]:
+    """Return the prototypes that the page shows, the most legible first.
+
+    Args:
+        findings: what the report rests on.
+        everything: whether dead and unused prototypes are shown too. They are if no other is left.
+    """
+    order = findings.by_legibility()
+    kept = [j for j in order if findings.worth_keeping[j]]
+    return order if everything or not kept else kept
 
 
 # ---- pictures --------------------------------------------------------------------------------------------------------
 
 
-def _pictures(model: PatronusModule, findings: Findings, subject: Subject) -> Iterator[tuple[str, Picture]]:
+def _pictures(
+    model: PatronusModule, findings: Findings, subject: Subject, shown: Sequence[int]
+) -> Iterator[tuple[str, Picture]]:
     """Yield every picture of the page with its name."""
     real = subject.first(findings.faithfulness.pictures.shape[1])
     yield "real", Picture.of(real[None, :HEADS], 96)
     yield from _reconstructions(findings, real)
-    for j in _headline(findings):
+    for j in shown[:HEADLINE]:
         yield f"switch-{j}", Picture.of(_edits(findings, j)[:HEADS, [0, -1]].transpose(0, 1), 96)
     with torch.inference_mode():
         similar = model.similarity_map(real.to(model.device)).cpu()
     boxes = locate(model, real).box
-    for j in range(model.prototypes.count):
+    for j in shown:
         strong, weak = _extremes(findings.activations[: len(real), j])
         marked: list[Box | None] = [*as_boxes(boxes[strong, j]), *(None for _ in weak)]
         found = [[box, None] for box in marked]
@@ -55,7 +73,7 @@ def _pictures(model: PatronusModule, findings: Findings, subject: Subject) -> It
         yield from zip((f"top-{j}", f"crops-{j}"), _top(model, findings, subject, j), strict=True)
     leakage = figures.shades(findings.faithfulness.leakage, 1.0)
     yield "leakage", Picture(leakage, max(4, 320 // len(leakage)), exact=True)
-    yield from _maps(findings)
+    yield from _maps(model, findings, real[:1], shown)
 
 
 def _edits(findings: Findings, j: int) -> Float[Tensor, "n v c h w"]:
@@ -121,25 +139,43 @@ def as_boxes(boxes: Int[Tensor, "n 4"]) -> list[Box]:
     return [(top, left, bottom, right) for top, left, bottom, right in boxes.tolist()]
 
 
-def _headline(findings: Findings) -> list[int]:
-    return findings.by_legibility()[:HEADLINE]
+def _maps(
+    model: PatronusModule, findings: Findings, image: Image, shown: Sequence[int]
+) -> Iterator[tuple[str, Picture]]:
+    """Draw the timing maps: prototypes × noise levels, and prototypes × timesteps; and an image at some of the levels.
 
-
-def _maps(findings: Findings) -> Iterator[tuple[str, Picture]]:
-    """Draw prototypes × timesteps in the colours of the charts: how much of an edit shows, and how much is decided."""
-    rows = earliest_first(findings)
-    maps = {"shows": -findings.emergence.map.clamp_min(0), "decides": findings.commitment.decided.clamp_min(0)}
-    return ((f"map-{name}", Picture(_cells(values[rows]), 2, exact=True)) for name, values in maps.items())
+    Below the image with noise stands what the model that is told nothing takes for the clean image.
+    """
+    rows = earliest_first(findings, shown)
+    yield "map-shows", Picture(_cells(-findings.emergence.map[rows].clamp_min(0)), 2, exact=True)
+    if findings.recovery is None:
+        return
+    log_snr = findings.recovery.log_snr.numpy()
+    even = np.linspace(log_snr[0], log_snr[-1], WIDTH)
+    known = np.stack([np.interp(even, log_snr, curve) for curve in findings.recovery.known[rows].numpy()])
+    yield "map-known", Picture(_cells(torch.from_numpy(known).float()), 2, exact=True)
+    middles = torch.from_numpy(even[WIDTH // NOISED // 2 :: WIDTH // NOISED][:NOISED])
+    t = timesteps_at(model.schedule, middles).round().long().to(model.device)
+    x = image.to(model.device).expand(NOISED, -1, -1, -1)
+    x_t = model.schedule.add_noise(x, NoiseSource(0, range(NOISED), model.device)(x.shape), t)
+    nothing = torch.zeros(NOISED, model.prototypes.count, device=model.device)
+    with torch.inference_mode():
+        guess = model.denoiser_for(nothing, nothing.bool())(x_t, t)
+    noisy = x_t / x_t.flatten(1).std(1)[:, None, None, None] / 2  # as loud as an image at every level
+    yield "noised", Picture.of(torch.stack([noisy, guess]).clamp(-1, 1).cpu(), 64)
 
 
 def _cells(values: Float[Tensor, "rows columns"]) -> Pixels:
-    return figures.shades(values, 1.0).repeat(CELL[0], axis=0).repeat(CELL[1], axis=1)
+    return figures.shades(values, 1.0).repeat(ROW, axis=0).repeat(max(1, WIDTH // values.shape[1]), axis=1)
 
 
-def earliest_first(findings: Findings) -> list[int]:
-    """Return the prototypes by the timestep at which half of their effect is decided; those without an effect last."""
-    times = findings.commitment.t50.nan_to_num(-1.0)
-    return times.argsort(descending=True, stable=True).tolist()
+def earliest_first(findings: Findings, shown: Sequence[int]) -> list[int]:
+    """Return the shown prototypes, those first of which half is known, or shows, at the noisiest level.
+
+    It goes by recovery where it was measured, and else by emergence; prototypes without a time come last.
+    """
+    when = -findings.emergence.t50 if findings.recovery is None else findings.recovery.passed[:, 1]
+    return sorted(shown, key=lambda j: float(when[j].nan_to_num(torch.inf)))
 
 
 # ---- charts ----------------------------------------------------------------------------------------------------------
@@ -162,25 +198,35 @@ TOP = 0.8
 """The plateau lies at 4/5 of the height of a timeline."""
 
 
-def _timeline(findings: Findings, j: int, images: int) -> dict[str, Any]:
-    """Return SVG paths over the steps of sampling: what the picture shows and what is decided, or None."""
-    curves, decided = findings.emergence, findings.commitment
+def _timeline(findings: Findings, j: int, images: int) -> dict[str, Any] | None:
+    """Return SVG paths of how much of an edit shows over the steps of sampling, or None where it never does."""
+    curves = findings.emergence
     first, last = float(curves.t[0]), float(curves.t[-1])
 
     def along(t: Tensor) -> list[float]:
         return ((first - t) / max(first - last, 1.0)).tolist()
 
-    paths: dict[str, Any] = {"shows": None, "decides": None}
-    curve, share = curves.map[j], decided.decided[j]
-    if bool(curve.isfinite().all()):
-        error = curves.band[j] / curves.plateau[j] / images**0.5
-        paths["shows"] = _ribbon(along(curves.t), curve, curve - error, curve + error)
-        paths["shows"]["half"] = 100 * along(curves.t50[j : j + 1])[0]
-    if bool(share.isfinite().all()):
-        ends = torch.stack([decided.until[j], 1 - decided.after[j]])
-        paths["decides"] = _ribbon(along(decided.t), share, ends.amin(0), ends.amax(0))
-        paths["decides"]["half"] = 100 * along(decided.t50[j : j + 1])[0]
-    return paths
+    curve = curves.map[j]
+    if not bool(curve.isfinite().all()):
+        return None
+    error = curves.band[j] / curves.plateau[j] / images**0.5
+    paths = _ribbon(along(curves.t), curve, curve - error, curve + error)
+    return {**paths, "half": 100 * along(curves.t50[j : j + 1])[0]}
+
+
+def _known(findings: Findings, j: int) -> dict[str, Any] | None:
+    """Return the SVG path of how much of a prototype is known over log-SNR, and where half of it is, in percent."""
+    found = findings.recovery
+    if found is None:
+        return None
+    first, last = float(found.log_snr[0]), float(found.log_snr[-1])
+
+    def along(log_snr: Tensor) -> list[float]:
+        return ((log_snr - first) / (last - first)).tolist()
+
+    ends = torch.stack([each[j, 1] for each in (found.low, found.passed, found.high)])
+    half = None if bool(ends.isnan().any()) else [100 * x for x in along(ends)]
+    return {"line": line_path(along(found.log_snr), found.known[j].tolist()), "half": half}
 
 
 def _ribbon(x: Sequence[float], middle: Tensor, low: Tensor, high: Tensor) -> dict[str, Any]:
@@ -199,38 +245,52 @@ def _most_moved(findings: Findings, j: int) -> list[tuple[int, float]]:
 # ---- the page, and files beside it -----------------------------------------------------------------------------------
 
 
-def render(model: PatronusModule, findings: Findings, subject: Subject, numbers: dict[str, Any]) -> str:
-    """Return the page as HTML; every text from outside is escaped."""
+def render(
+    model: PatronusModule, findings: Findings, subject: Subject, numbers: dict[str, Any], shown: Sequence[int]
+) -> str:
+    """Return the page as HTML; every text from outside is escaped.
+
+    Args:
+        model: the model.
+        findings: what was measured.
+        subject: the images.
+        numbers: what report.json holds, see `report_numbers`.
+        shown: the prototypes that have a card, in order.
+    """
     timed, candidates = (min(numbers["protocol"][name], len(subject.images)) for name in ("timed", "candidates"))
     return template("report/report.html").render(
         numbers=numbers,
-        pictures=embed(partial(_pictures, model, findings, subject)),
-        headline=_headline(findings),
+        pictures=embed(partial(_pictures, model, findings, subject, shown)),
+        shown=shown,
+        headline=shown[:HEADLINE],
         heads=min(HEADS, len(subject.images)),
-        earliest=earliest_first(findings),
+        earliest=earliest_first(findings, shown),
         charts={
             j: {
                 "histogram": _histogram(findings, subject, j),
                 "timeline": _timeline(findings, j, timed),
+                "known": _known(findings, j),
                 "others": _most_moved(findings, j),
             }
-            for j in range(model.prototypes.count)
+            for j in shown
         },
         image_shape=subject.images.shape[1:],
         receptive_field=model.receptive_field,
         random=len(findings.reconstruction.random),
         first_step=float(findings.emergence.t[0]),
         timed=timed,
+        masked=model.masks is not None,
+        fewest=FEWEST,
         candidates=candidates,
     )
 
 
-def draw_files(model: PatronusModule, findings: Findings, subject: Subject) -> Iterator[tuple[str, bytes]]:
+def draw_files(findings: Findings, subject: Subject, shown: Sequence[int]) -> Iterator[tuple[str, bytes]]:
     """Yield (file name, bytes) of the same pictures as PNG files with labels, for slides and papers."""
     shape, made = findings.faithfulness.pictures.shape, findings.reconstruction
     real = subject.first(shape[1])
     rows, labels = [real], ["real"]
-    for j in findings.by_legibility()[:5]:
+    for j in shown[:5]:
         rows += _edits(findings, j)[:, [0, -1]].unbind(1)
         labels += [f"prototype {j} off", "on"]
     yield "headline.png", figures.image_grid(torch.stack(rows), labels)
@@ -241,17 +301,16 @@ def draw_files(model: PatronusModule, findings: Findings, subject: Subject) -> I
     yield "census.png", figures.census_picture(findings.census)
     leakage = findings.faithfulness.leakage
     yield "leakage.png", figures.matrix(leakage, "Leakage", "prototype moved", "prototype that follows", high=1.0)
-    for name, t, values in (
-        ("emergence", findings.emergence.t, findings.emergence.map),
-        ("commitment", findings.commitment.t, findings.commitment.decided),
-    ):
-        span = float(t[0]), float(t[-1]), float(len(values)), 0.0
-        yield f"{name}.png", figures.matrix(values, name.capitalize(), "prototype", "timestep", span, 1.0)
+    t = findings.emergence.t
+    span = float(t[0]), float(t[-1]), float(len(leakage)), 0.0
+    yield "emergence.png", figures.matrix(findings.emergence.map, "Emergence", "prototype", "timestep", span, 1.0)
+    if findings.recovery is not None:
+        yield "recovery.png", figures.recovery_map(findings.recovery, earliest_first(findings, shown))
     levels = [f"{share:.0%}" for share in torch.linspace(0, 1, shape[2]).tolist()]
-    for j in range(model.prototypes.count):
+    turned = findings.what
+    for j in shown:
         images, boxes = _top_images(findings, subject, j)
-        shown = findings.what
-        pair, found = torch.stack([shown.before(j), shown.after(j)]), as_boxes(shown.box[j])
+        pair, found = torch.stack([turned.before(j), turned.after(j)]), as_boxes(turned.box[j])
         yield f"prototype_{j:03d}_what.png", figures.image_grid(pair, ["as it is", "turned up"], boxes=[found, found])
         yield f"prototype_{j:03d}_patches.png", figures.image_grid(images[None], boxes=[boxes])
         yield f"prototype_{j:03d}_edits.png", figures.image_grid(_edits(findings, j), column_labels=levels)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patronus_pl.analysis.attributes.reading import AttributeReading, best_attribute
@@ -14,15 +14,15 @@ from patronus_pl.analysis.editing.decoding import decode, encode
 from patronus_pl.analysis.editing.inverting import invert
 from patronus_pl.analysis.editing.jobs import turn_up
 from patronus_pl.analysis.explain.census import Census, census
-from patronus_pl.analysis.explain.commitment import Commitment, commitment
 from patronus_pl.analysis.explain.consistency import Consistency, consistency
 from patronus_pl.analysis.explain.faithfulness import Faithfulness, faithfulness
 from patronus_pl.analysis.explain.patches import TopPatches, top_patches
 from patronus_pl.analysis.explain.reconstruction import Reconstruction, reconstruct
+from patronus_pl.analysis.explain.recovery import FEWEST, Recovery, recovery, spread_timesteps
 from patronus_pl.analysis.explain.untrained import untrained
 from patronus_pl.analysis.explain.use import TIMES, UseRatio, use_ratio
 from patronus_pl.analysis.explain.what import What, what
-from patronus_pl.analysis.explain.when import Emergence
+from patronus_pl.analysis.explain.when import Emergence, emergence
 from patronus_pl.analysis.explain.where import point_at_parts
 from patronus_pl.analysis.progress import counting
 from patronus_pl.analysis.protocol import FOLDS
@@ -41,8 +41,6 @@ BEST = 3
 """Of the candidate images, how many are kept for each prototype."""
 USED = 128
 """Images on which the use of s is measured, and of which the timed ones are chosen."""
-READ = 0.75
-"""AUROC from which on a prototype may be named after an attribute, and after the part that shows it."""
 NULL_IMAGES, NULL_PROTOTYPES = 4, 8
 """Images and prototypes on which the untrained model is measured: it is about the same everywhere."""
 
@@ -55,9 +53,11 @@ class Effort:
         edited: images in which every prototype is moved through its range; they are shown too.
         levels: values from the low to the high end of a prototype's range, at least 2.
         candidates: images in which each prototype is turned up; those that show it best are kept.
+        recovered: images on which is measured when a noisy image alone tells each prototype; at least 8. It needs a
+            model that was trained with masks.
+        noise_levels: noise levels at which this is measured, at least 2.
         timed: images on which emergence is timed: of the first 128, those in which prototypes have room to rise.
-        instants: timesteps at which emergence is looked at and an edit is taken back, which are also the steps of these
-            runs; at least 2.
+        instants: steps of sampling at which emergence is looked at; at least 2.
         measured: images that are reconstructed.
         patches: top patches a prototype, at least 2.
     """
@@ -65,6 +65,8 @@ class Effort:
     edited: int = 6
     levels: int = 5
     candidates: int = 20
+    recovered: int = 128
+    noise_levels: int = 20
     timed: int = 4
     instants: int = 10
     measured: int = 24
@@ -75,15 +77,23 @@ class Effort:
         """How many images are inverted for edits and reconstructions: the first ones, which all of these share."""
         return max(self.edited, self.candidates, self.measured)
 
-    def evaluations(self, prototypes: int, images: int, steps: int) -> int:
-        """Count the images that pass the denoiser, for the progress bar; those of the untrained model do not."""
+    def evaluations(self, prototypes: int, images: int, steps: int, levels: int = 0) -> int:
+        """Count the images that pass the denoiser, for the progress bar; those of the untrained model do not.
+
+        Args:
+            prototypes: m.
+            images: those of the subject.
+            steps: steps of inversions and samplers.
+            levels: noise levels at which recovery is measured; 0 for a model without masks.
+        """
         counts = self.edited, self.candidates, self.timed, self.measured, self.inverted
         edited, candidates, timed, measured, inverted = (min(count, images) for count in counts)
         inversions = inverted * (steps + 1) + timed * (self.instants + 1)
         moved = prototypes * (max(edited, candidates) + edited * (self.levels - 1))
         sampled = (inverted + moved + measured * RANDOM) * steps
-        timing = timed * self.instants * (1 + prototypes * self.instants)
-        return inversions + sampled + timing + 2 * len(TIMES) * min(USED, images)
+        timing = timed * self.instants * (1 + prototypes)
+        told = min(self.recovered, images) * (levels + prototypes) if levels else 0
+        return inversions + sampled + timing + told + 2 * len(TIMES) * min(USED, images)
 
 
 @dataclass(frozen=True)
@@ -105,10 +115,8 @@ class Findings:
         what: each prototype turned up, in the images where that shows best.
         faithfulness: how well pictures follow edits.
         untrained: the same for a model of this architecture before its first step.
+        recovery: when the noisy image alone tells each prototype; None for a model without masks, and for few images.
         emergence: at which step the picture shows what was turned up.
-        commitment: at which step that is decided.
-        area: (m,) share of the image that the part covers whose attribute a prototype reads; NaN where no part is
-            known, or the prototype reads it worse than `READ`.
     """
 
     activations: Activations
@@ -125,9 +133,13 @@ class Findings:
     what: What
     faithfulness: Faithfulness
     untrained: Faithfulness
+    recovery: Recovery | None
     emergence: Emergence
-    commitment: Commitment
-    area: Float[Tensor, " m"]
+
+    @property
+    def worth_keeping(self) -> Bool[Tensor, " m"]:
+        """Return whether each prototype is live and used: it varies, and moving it changes the picture; shape (m,)."""
+        return self.census.live & ~self.faithfulness.unused
 
     @property
     def legibility(self) -> Float[Tensor, " m"]:
@@ -166,7 +178,8 @@ def find(model: PatronusModule, subject: Subject, effort: Effort, sampling: Samp
     n, size, seed = len(subject.images), sampling.batch_size, sampling.seed
     if n < 2:
         raise InvalidOptionError(f"a report on {n} image(s) says nothing of variation; give at least 2")
-    with counting(model.denoiser, effort.evaluations(model.prototypes.count, n, sampling.steps)) as say:
+    levels = _noise_levels(model, n, effort)
+    with counting(model.denoiser, effort.evaluations(model.prototypes.count, n, sampling.steps, levels)) as say:
         say("activations")
         activations = torch.cat([encode(model, batch["image"], size) for batch in _batches(subject, size)])
         if unmeasured(model):
@@ -180,7 +193,8 @@ def find(model: PatronusModule, subject: Subject, effort: Effort, sampling: Samp
         use = use_ratio(model, subject.first(USED), times, seed, size)
         reconstruction, turned, moved = _edits(model, subject, effort, sampling, say)
         say("when")
-        decided, curves = _timing(model, subject, activations, effort, sampling)
+        told = recovery(model, subject.first(effort.recovered), sampling, effort.noise_levels) if levels else None
+        curves = _emergence(model, subject, activations, effort, sampling)
         say("untrained model")
         null = _untrained(model, subject, effort, sampling)
     return Findings(
@@ -198,10 +212,16 @@ def find(model: PatronusModule, subject: Subject, effort: Effort, sampling: Samp
         what=turned,
         faithfulness=moved,
         untrained=null,
+        recovery=told,
         emergence=curves,
-        commitment=decided,
-        area=part_areas(subject, reading),
     )
+
+
+def _noise_levels(model: PatronusModule, images: int, effort: Effort) -> int:
+    """Return at how many noise levels recovery is measured: none without masks, or on too few images."""
+    if model.masks is None or min(images, effort.recovered) < FEWEST:
+        return 0
+    return len(spread_timesteps(model.schedule, effort.noise_levels))
 
 
 def _batches(subject: Subject, size: int) -> Iterator[dict[str, Any]]:
@@ -229,14 +249,14 @@ def _edits(
     return reconstruction, turned, moved
 
 
-def _timing(
+def _emergence(
     model: PatronusModule, subject: Subject, activations: Activations, effort: Effort, sampling: Sampling
-) -> tuple[Commitment, Emergence]:
+) -> Emergence:
     """Time edits in the images that have room for them; a step of these runs is an instant."""
     roomy = most_room(activations[:USED], model.activation_low, model.activation_high, effort.timed)
     steps = replace(sampling, steps=effort.instants)
     inverted = invert(model, subject.first(USED)[roomy], steps)
-    return commitment(model, inverted, None, effort.instants, steps)
+    return emergence(model, inverted, None, steps)
 
 
 def most_room(s: Activations, low: Float[Tensor, " m"], high: Float[Tensor, " m"], count: int) -> list[int]:
@@ -279,17 +299,3 @@ def _pointing(
     attributes, masks = torch.from_numpy(subject.attributes[:k]), torch.from_numpy(subject.masks)
     best, signs = reading.prototype.tolist(), reading.prototype_sign.tolist()
     return point_at_parts(model, subject.first(k), attributes, masks, best, signs, batch_size)
-
-
-def part_areas(subject: Subject, reading: AttributeReading) -> Float[Tensor, " m"]:
-    """Return the share of the image that the part covers whose attribute each prototype reads, shape (m,).
-
-    It is the mean over the images in which the part is visible; NaN where no part is known, or the prototype reads the
-    attribute with an AUROC below `READ`.
-    """
-    unknown = torch.full((len(reading.attribute),), torch.nan)
-    if subject.masks is None or not len(reading.names):
-        return unknown
-    shares = torch.from_numpy(subject.masks).float().mean((2, 3))
-    of_part = shares.where(shares > 0, torch.nan).nanmean(0)
-    return of_part[reading.attribute].where((reading.attribute >= 0) & (reading.attribute_auroc >= READ), unknown)

@@ -4,16 +4,19 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from patronus_pl.analysis.editing.inverting import PSNR_FLOOR
+from patronus_pl.analysis.explain.recovery import timesteps_at
 from patronus_pl.analysis.explain.when import order
 from patronus_pl.analysis.protocol import plain, versions
-from patronus_pl.analysis.report.atlas import draw_files, render
+from patronus_pl.analysis.report.atlas import draw_files, render, shown_prototypes
 from patronus_pl.analysis.report.findings import Effort, Findings, find
 from patronus_pl.analysis.subject import Subject
 from patronus_pl.diffusion.sampling import Sampling
@@ -22,7 +25,7 @@ from patronus_pl.modules import PatronusModule
 
 PICTURES = "report_images"
 """Folder of the PNG files beside the page; it belongs to the report and is replaced as a whole."""
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the layout of report.json."""
 
 
@@ -33,6 +36,7 @@ def explain(
     checkpoint: str = "",
     effort: Effort = Effort(),  # noqa: B008  (frozen)
     sampling: Sampling = Sampling(),
+    everything: bool = False,
 ) -> dict[str, Any]:
     """Write report.html (one file, works offline), report.json and a folder of PNG files.
 
@@ -46,6 +50,7 @@ def explain(
         checkpoint: where the model comes from; its file name is noted in the report.
         effort: how much to measure.
         sampling: how images are inverted and drawn; its seed is that of all noise and resampling.
+        everything: whether prototypes that are dead or unused are shown as well.
 
     Returns:
         What report.json holds.
@@ -59,7 +64,8 @@ def explain(
         with tempfile.TemporaryDirectory(prefix=".report-", dir=out_dir) as aside:
             findings = find(model, subject, effort, sampling)
             numbers = report_numbers(model, findings, subject, effort, sampling, checkpoint)
-            _write(Path(aside), model, findings, subject, numbers)
+            shown = shown_prototypes(findings, everything)
+            _write(Path(aside), model, findings, subject, numbers, shown)
             _move(Path(aside), Path(out_dir))
     except OSError as error:
         # The disk that is full may be that of temporary files, where pictures wait (see `DiskArray`).
@@ -68,13 +74,20 @@ def explain(
     return numbers
 
 
-def _write(folder: Path, model: PatronusModule, findings: Findings, subject: Subject, numbers: dict[str, Any]) -> None:
+def _write(
+    folder: Path,
+    model: PatronusModule,
+    findings: Findings,
+    subject: Subject,
+    numbers: dict[str, Any],
+    shown: Sequence[int],
+) -> None:
     (folder / PICTURES).mkdir()
-    for name, png in draw_files(model, findings, subject):
+    for name, png in draw_files(findings, subject, shown):
         (folder / PICTURES / name).write_bytes(png)
     text = json.dumps(numbers, indent=1, allow_nan=False)
     (folder / "report.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "report.html").write_text(render(model, findings, subject, numbers), encoding="utf-8")
+    (folder / "report.html").write_text(render(model, findings, subject, numbers, shown), encoding="utf-8")
 
 
 def _move(aside: Path, out: Path) -> None:
@@ -96,7 +109,7 @@ def report_numbers(
     numbers = {
         "schema_version": SCHEMA_VERSION,
         "protocol": _protocol(subject, effort, sampling, checkpoint),
-        "overview": _overview(findings, subject),
+        "overview": _overview(model, findings, subject, sampling.seed),
         "attributes": [_attribute(findings, subject, a) for a in range(len(subject.attribute_names))],
         "prototypes": [_prototype(model, findings, subject, j) for j in range(model.prototypes.count)],
         "order": findings.by_legibility(),
@@ -116,7 +129,7 @@ def _protocol(subject: Subject, effort: Effort, sampling: Sampling, checkpoint: 
     }
 
 
-def _overview(findings: Findings, subject: Subject) -> dict[str, Any]:
+def _overview(model: PatronusModule, findings: Findings, subject: Subject, seed: int) -> dict[str, Any]:
     use, moved, found = findings.use, findings.faithfulness, findings.census
     games = findings.pointing
     return {
@@ -125,6 +138,7 @@ def _overview(findings: Findings, subject: Subject) -> dict[str, Any]:
         "duplicate_pairs": found.duplicates,
         "global_prototypes": _where(found.is_global),
         "unused_prototypes": _where(moved.unused),
+        "worth_keeping": int(findings.worth_keeping.sum()),
         "consistency": findings.consistency.overall,
         "consistency_interval": [findings.consistency.overall_low, findings.consistency.overall_high],
         "use": [
@@ -143,31 +157,31 @@ def _overview(findings: Findings, subject: Subject) -> dict[str, Any]:
         "single_gap": _mean(findings.reading.gap),
         "pointing": _mean(torch.tensor([game.hit_rate for game in games])),
         "pointing_base_rate": _mean(torch.tensor([game.base_rate for game in games])),
-        "emergence": _emergence(findings),
+        "when": _recovery(model, findings, seed),
+        "emergence": {
+            "t": findings.emergence.t,
+            "timed": int((~findings.emergence.t50.isnan()).sum()),
+            "coarse_before_fine": _coarse_before_fine(findings, findings.emergence.t50, seed),
+        },
     }
 
 
-def _emergence(findings: Findings) -> dict[str, Any]:
-    """Say whether emergence and commitment agree, and whether prototypes of large parts come before those of small."""
-    curves, decided = findings.emergence, findings.commitment
-    both = ~(curves.t50.isnan() | decided.t50.isnan())
+def _recovery(model: PatronusModule, findings: Findings, seed: int) -> dict[str, Any] | None:
+    """Say at which noise levels prototypes were read, and whether large edits are decided before small ones."""
+    found = findings.recovery
+    if found is None:
+        return None
+    t50 = timesteps_at(model.schedule, found.passed[:, 1])
     return {
-        "t": curves.t,
-        "t_causal": decided.t,
-        "timed": int((~curves.t50.isnan()).sum()),
-        "tolerance": TOLERANCE,
-        "compared": int(both.sum()),
-        "disagree": int(decided.disagrees(curves, TOLERANCE).sum()),
-        "median_t50": float(curves.t50[both].nanmedian()) if both.any() else None,
-        "median_t50_causal": float(decided.t50[both].nanmedian()) if both.any() else None,
-        "agreement": vars(order(decided.t50, curves.t50)),
-        "coarse_before_fine": vars(order(curves.t50, findings.area)),
-        "coarse_before_fine_causal": vars(order(decided.t50, findings.area)),
+        "t": found.t,
+        "log_snr": found.log_snr,
+        "coarse_before_fine": _coarse_before_fine(findings, t50, seed),
     }
 
 
-TOLERANCE = 200.0
-"""Timesteps by which the two t50 of a prototype may differ before the report says that they disagree."""
+def _coarse_before_fine(findings: Findings, t50: Float[Tensor, " m"], seed: int) -> dict[str, Any]:
+    """Return Kendall's τ of t50 with the visible size of edits, over the prototypes that are worth keeping."""
+    return vars(order(t50.where(findings.worth_keeping, torch.nan), findings.faithfulness.size, seed))
 
 
 def _where(flags: Tensor) -> list[int]:
@@ -219,13 +233,14 @@ def _prototype(model: PatronusModule, findings: Findings, subject: Subject, j: i
         "attribute": reading.names[reads] if reads >= 0 else None,
         "attribute_sign": int(reading.attribute_sign[j]),
         "attribute_auroc": float(reading.attribute_auroc[j]),
-        "part_area": float(findings.area[j]),
         "legibility": float(findings.legibility[j]),
+        "worth_keeping": bool(findings.worth_keeping[j]),
         **{name: float(getattr(moved, name)[j]) for name in ONE_EACH},
         "requested": moved.requested[j],
         "realised": moved.realised[j],
         "leakage": moved.leakage[j],
-        **_times(findings, j),
+        "when": _when(model, findings, j),
+        "emergence": {name: getattr(findings.emergence, name)[j] for name in CURVE},
         "what": _turned_up(findings, subject, j),
         "top": [
             {"id": findings.top.id[j][k], "activation": findings.top.activation[j, k], "box": findings.top.box[j, k]}
@@ -234,19 +249,24 @@ def _prototype(model: PatronusModule, findings: Findings, subject: Subject, j: i
     }
 
 
-ONE_EACH = ("slope", "rank_correlation", "leakage_mean", "leakage_median", "inside_box", "box_share")
+ONE_EACH = ("slope", "rank_correlation", "leakage_mean", "leakage_median", "inside_box", "box_share", "size")
 """Numbers of the faithfulness card, one a prototype."""
 CURVE = ("t10", "t50", "t90", "curve", "band")
-CAUSAL = ("t10", "t50", "t90", "until", "after", "decided")
+TIMES = ("t10", "t50", "t90")
 
 
-def _times(findings: Findings, j: int) -> dict[str, Any]:
-    curves, decided = findings.emergence, findings.commitment
-    both = ~(curves.t50[j].isnan() | decided.t50[j].isnan())
+def _when(model: PatronusModule, findings: Findings, j: int) -> dict[str, Any] | None:
+    """Return when a prototype is decided, in log-SNR and in timesteps, with intervals; None if it is not known."""
+    found = findings.recovery
+    if found is None:
+        return None
+    passed, low, high = found.passed[j], found.low[j], found.high[j]
+    t = [timesteps_at(model.schedule, each) for each in (passed, high, low)]  # more signal is an earlier timestep
     return {
-        "emergence": {name: getattr(curves, name)[j] for name in CURVE},
-        "causal": {name: getattr(decided, name)[j] for name in CAUSAL},
-        "times_agree": not bool(decided.disagrees(curves, TOLERANCE)[j]) if both else None,
+        "log_snr": {**dict(zip(TIMES, passed, strict=True)), "low": low, "high": high},
+        "t": {**dict(zip(TIMES, t[0], strict=True)), "low": t[1], "high": t[2]},
+        "curve": found.known[j],
+        "redundancy": found.redundant[j],
     }
 
 

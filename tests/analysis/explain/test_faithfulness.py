@@ -48,6 +48,12 @@ class TestFaithfulness:
             (1, 0, 0, 3), abs=1e-3
         )
 
+    def test_the_size_of_an_edit_is_the_squared_change_of_its_quarter(self):
+        """All 16 pixels of a quarter go from the low to the high end of the range."""
+        model = painter()
+        span = (model.activation_high - model.activation_low).numpy()
+        assert card_of(model, images(3)).size.numpy() == pytest.approx(16 * span**2, rel=1e-3)
+
     def test_slope_and_leakage_are_those_of_the_mixing(self):
         model = painter(MIXING)
         card = card_of(model, images(4))

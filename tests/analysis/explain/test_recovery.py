@@ -5,7 +5,13 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from patronus_pl.analysis.explain.recovery import passages, recovery, spread_timesteps, squared_correlation
+from patronus_pl.analysis.explain.recovery import (
+    passages,
+    recovery,
+    spread_timesteps,
+    squared_correlation,
+    timesteps_at,
+)
 from patronus_pl.denoiser import UNet
 from patronus_pl.diffusion import NoiseSchedule, Sampling
 from patronus_pl.errors import InvalidOptionError
@@ -76,6 +82,17 @@ def test_levels_are_distinct_and_spread() -> None:
     assert (t.diff() < 0).all()
     steps = schedule.snr(t).log().diff()
     assert steps.max() < 2 * steps.median()
+
+
+def test_timesteps_of_log_snr_are_those_of_the_schedule() -> None:
+    schedule = NoiseSchedule()
+    t = torch.tensor([0, 17, 500, 999])
+    found = timesteps_at(schedule, schedule.snr(t).log())
+    np.testing.assert_allclose(found, t, atol=1e-2)
+    between = timesteps_at(schedule, schedule.snr(t[2:3]).log() + 1e-3)
+    assert 499 < float(between) < 500
+    assert timesteps_at(schedule, torch.tensor([-99.0, 99.0, torch.nan]))[:2].tolist() == [999, 0]
+    assert timesteps_at(schedule, torch.tensor([torch.nan])).isnan().all()
 
 
 def test_squared_correlation_is_numpys() -> None:

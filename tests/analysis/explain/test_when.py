@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from scipy.stats import bootstrap, kendalltau
 
 from patronus_pl.analysis.editing.inverting import invert, no_louder_than_noise
 from patronus_pl.analysis.explain.when import emergence, first_passage, order
@@ -66,6 +67,23 @@ class TestOrder:
         found = order(torch.tensor([900.0, 300.0, 500.0]), torch.tensor([0.4, 0.2, 0.1]))
         assert found.tau == pytest.approx(1 / 3)
         assert found.prototypes == 3
+
+    def test_the_interval_is_that_of_resampled_prototypes(self):
+        times, values = torch.rand(2, 12, generator=torch.Generator().manual_seed(0))
+        values = values + 2 * times
+        found = order(times, values)
+        expected = bootstrap(
+            (times.numpy(), values.numpy()),
+            lambda x, y: kendalltau(x, y).statistic,
+            n_resamples=1000,
+            paired=True,
+            vectorized=False,
+            method="percentile",
+            random_state=1,
+        ).confidence_interval
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.08)
+        assert found.low < found.tau < found.high
+        assert order(times, times).low == pytest.approx(1)
 
     def test_ties_count_for_half(self):
         """τ_b = (C - D) / √((pairs - ties in x) (pairs - ties in y)): C = 2, D = 0, one tie in x."""

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import kendalltau
 from sklearn.metrics import roc_auc_score
 
+from patronus_pl.analysis.explain.recovery import spread_timesteps
 from patronus_pl.analysis.pages import page
 from patronus_pl.analysis.protocol import plain
 from patronus_pl.analysis.report import atlas, report
-from patronus_pl.analysis.report.findings import Findings, find, most_room, part_areas
+from patronus_pl.analysis.report.findings import Findings, find, most_room
 from patronus_pl.analysis.report.report import explain
 from patronus_pl.analysis.subject import Subject
 from patronus_pl.errors import InvalidOptionError, OutputError
 from patronus_pl.modules import PatronusModule
-from tests.analysis.subjects import FEW, LITTLE, faces, tiny_model, unlabelled, with_ranges
+from tests.analysis.subjects import FEW, LITTLE, faces, masked_model, tiny_model, unlabelled, with_ranges
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +42,24 @@ def model(subject: Subject) -> PatronusModule:
 @pytest.fixture(scope="module")
 def findings(model: PatronusModule, subject: Subject) -> Findings:
     return find(model, subject, LITTLE, FEW)
+
+
+@pytest.fixture(scope="module")
+def masked(subject: Subject) -> PatronusModule:
+    return with_ranges(masked_model(count=4), subject)
+
+
+@pytest.fixture(scope="module")
+def told(masked: PatronusModule, subject: Subject) -> Findings:
+    """What is found of a model with masks."""
+    return find(masked, subject, LITTLE, FEW)
+
+
+def page_of(model: PatronusModule, findings: Findings, subject: Subject, everything: bool = False) -> str:
+    """The page, with single spaces."""
+    numbers = report.report_numbers(model, findings, subject, LITTLE, FEW, "")
+    shown = atlas.shown_prototypes(findings, everything)
+    return " ".join(atlas.render(model, findings, subject, numbers, shown).split())
 
 
 def leaves(value: Any) -> list[Any]:
@@ -69,7 +90,7 @@ def test_explain_writes_a_page_its_numbers_and_its_pictures(
     assert external(html) == []
     assert all(f'<details class="proto" id="p{j}"' in html for j in range(4))
     names = {path.name for path in (out / "report_images").iterdir()}
-    kinds = {"headline", "reconstructions", "census", "leakage", "emergence", "commitment"}
+    kinds = {"headline", "reconstructions", "census", "leakage", "emergence"}
     each = {f"prototype_{j:03d}_{what}" for j in range(4) for what in ("what", "patches", "edits")}
     assert names == {f"{name}.png" for name in kinds | each}
     for path in (out / "report_images").iterdir():
@@ -81,7 +102,7 @@ def test_numbers_are_finite_and_say_how_they_were_made(
 ) -> None:
     numbers = report.report_numbers(model, findings, subject, LITTLE, FEW, "/somewhere/secret/last.ckpt")
     assert all(math.isfinite(leaf) for leaf in leaves(numbers) if isinstance(leaf, float))
-    assert numbers["schema_version"] == 1
+    assert numbers["schema_version"] == 2
     protocol = numbers["protocol"]
     assert protocol["checkpoint"] == "last.ckpt"
     assert protocol["data"]["name"] == "PlantedFaces"
@@ -151,7 +172,7 @@ def test_the_untrained_null_is_of_this_architecture_and_knows_nothing(
     assert names <= null.keys() & ours.keys()
     assert (null["prototypes"], null["images"]) == (4, 3)
     assert findings.untrained.slope.abs().max() < 0.1
-    html = atlas.render(model, findings, subject, report.report_numbers(model, findings, subject, LITTLE, FEW, ""))
+    html = page_of(model, findings, subject)
     for name in ("slope", "leakage_mean"):
         assert f"untrained {page.number(null[name])}<" in html
 
@@ -161,26 +182,12 @@ def test_pointing_stands_beside_its_base_rate(model: PatronusModule, subject: Su
     rates = [row["pointing"]["base_rate"] for row in numbers["attributes"] if row["pointing"]["base_rate"] is not None]
     assert len(rates) >= 4
     assert numbers["overview"]["pointing_base_rate"] == pytest.approx(np.mean(rates))
-    html = " ".join(atlas.render(model, findings, subject, numbers).split())
+    html = page_of(model, findings, subject)
     seen = [row["seeing"]["base_rate"] for row in numbers["attributes"] if row["seeing"]["base_rate"] is not None]
     assert len(seen) == len(rates)
     assert all(box > centre for box, centre in zip(seen, rates, strict=True))
     assert all(f"chance {page.number(100 * rate, 0)} %" in html for rate in rates + seen)
     assert f"a patch drawn at random would in {page.number(100 * np.mean(rates), 0)} %" in html
-
-
-def test_areas_are_those_of_the_parts_of_the_attributes_that_are_read(subject: Subject, findings: Findings) -> None:
-    assert subject.masks is not None
-    read = replace(
-        findings.reading,
-        attribute=torch.tensor([subject.attribute_names.index(name) for name in ("Wearing_Hat", "Smiling")] + [-1, 0]),
-        attribute_auroc=torch.tensor([0.9, 0.9, torch.nan, 0.6]),
-    )
-    hat = subject.masks[:, subject.attribute_names.index("Wearing_Hat")].mean((1, 2))
-    found = part_areas(subject, read)
-    assert found[0] == pytest.approx(hat[hat > 0].mean(), rel=1e-5)
-    assert found[1] < found[0]
-    assert found[2:].isnan().all()
 
 
 def test_emergence_is_timed_where_every_prototype_has_room_to_rise() -> None:
@@ -190,43 +197,107 @@ def test_emergence_is_timed_where_every_prototype_has_room_to_rise() -> None:
     assert sorted(most_room(s, low, high, 9)) == [0, 1, 2, 3, 4]
 
 
-def timed_at(findings: Findings, shows: list[float], decided: list[float]) -> Findings:
-    """Findings in which prototypes show and are decided at given timesteps."""
-    curves, late = findings.emergence, findings.commitment
-    until = torch.stack([(late.t < when).float() for when in decided])  # at once, half way between two switches
+# ---- when ------------------------------------------------------------------------------------------------------------
+
+
+def decided(told: Findings, t50: list[float], size: list[float], slope: Sequence[float] = (0.9,) * 4) -> Findings:
+    """Findings in which half of each prototype is known at given log-SNR, and edits have given sizes and slopes."""
+    assert told.recovery is not None
+    passed = torch.tensor(t50)[:, None] + torch.tensor([-1.0, 0.0, 1.0])
     return replace(
-        findings,
-        emergence=replace(curves, t50=torch.tensor(shows)),
-        commitment=replace(late, until=until, after=1 - until),
+        told,
+        recovery=replace(told.recovery, passed=passed, low=passed - 0.5, high=passed + 0.5),
+        faithfulness=replace(told.faithfulness, size=torch.tensor(size), slope=torch.tensor(slope)),
     )
 
 
-def test_the_report_says_whether_what_shows_and_what_decides_agree(
+def test_times_are_given_in_log_snr_and_in_timesteps(masked: PatronusModule, subject: Subject, told: Findings) -> None:
+    made = decided(told, [-4.0, -1.0, 0.0, torch.nan], [4.0, 3.0, 2.0, 1.0])
+    numbers = report.report_numbers(masked, made, subject, LITTLE, FEW, "")
+    log_snr = masked.schedule.snr(torch.arange(1000)).log().numpy()
+    for j, t50 in enumerate([-4.0, -1.0, 0.0]):
+        when = numbers["prototypes"][j]["when"]
+        assert when["log_snr"]["t50"] == t50
+        assert when["log_snr"]["low"] == [t50 - 1.5, t50 - 0.5, t50 + 0.5]
+        t, low, high = when["t"]["t50"], when["t"]["low"], when["t"]["high"]
+        assert np.interp(t, np.arange(1000), log_snr) == pytest.approx(t50, abs=1e-3)
+        assert all(a < b for a, b in zip(low, high, strict=True))
+        assert np.interp(low[1], np.arange(1000), log_snr) == pytest.approx(t50 + 0.5, abs=1e-3)
+    assert numbers["prototypes"][3]["when"]["t"]["t50"] is None
+    assert len(numbers["prototypes"][0]["when"]["curve"]) == len(numbers["overview"]["when"]["t"])
+    assert 0 <= numbers["prototypes"][0]["when"]["redundancy"] <= 1
+
+
+def test_large_edits_that_are_decided_early_are_coarse_before_fine(
+    masked: PatronusModule, subject: Subject, told: Findings
+) -> None:
+    made = decided(told, [-4.0, -1.0, 0.0, -9.0], [4.0, 2.0, 3.0, 0.0], [0.9, 0.9, 0.9, 0.05])
+    found = report.report_numbers(masked, made, subject, LITTLE, FEW, "")["overview"]["when"]["coarse_before_fine"]
+    # The fourth is unused and not counted; of the other three pairs two are in order.
+    assert found["tau"] == pytest.approx(kendalltau([4, 1, 0], [4, 2, 3]).statistic)
+    assert found["prototypes"] == 3
+    assert found["low"] <= found["tau"] <= found["high"]
+    assert atlas.earliest_first(made, [2, 1, 0]) == [0, 1, 2]
+
+
+def test_the_page_of_a_model_with_masks_begins_with_what_noisy_images_tell(
+    masked: PatronusModule, subject: Subject, tmp_path: Path
+) -> None:
+    numbers = explain(masked, subject, str(tmp_path), effort=LITTLE, sampling=FEW, everything=True)
+    html = " ".join((tmp_path / "report.html").read_text().split())
+    assert "When each prototype is decided" in html
+    assert html.count("The paper's curve") == 1 + 4  # behind a fold: of all prototypes, and on each card
+    assert html.index("How much of it the noisy image tells") < html.index("Share of the edit that shows")
+    assert (tmp_path / "report_images" / "recovery.png").read_bytes().startswith(b"\x89PNG")
+    for prototype in numbers["prototypes"]:
+        assert f"Redundancy {page.number(100 * prototype['when']['redundancy'], 0)} %" in html
+
+
+def test_a_model_without_masks_shows_the_curve_of_the_paper_and_says_why(
     model: PatronusModule, subject: Subject, findings: Findings
 ) -> None:
-    assert findings.commitment.t.tolist() == [999, 665, 332]
-    for shows, disagree, words in (
-        ([999.0] * 4, 4, "disagree</b> in 4 of 4 prototypes"),
-        ([500.0] * 4, 0, "agree</b> in all 4 prototypes, to within 200 timesteps"),
-    ):
-        made = timed_at(findings, shows, [400.0] * 4)  # so half way from 665 to 332
-        numbers = report.report_numbers(model, made, subject, LITTLE, FEW, "")
-        assert numbers["overview"]["emergence"]["disagree"] == disagree
-        assert {p["times_agree"] for p in numbers["prototypes"]} == {disagree == 0}
-        assert words in " ".join(atlas.render(model, made, subject, numbers).split())
+    numbers = report.report_numbers(model, findings, subject, LITTLE, FEW, "")
+    assert numbers["overview"]["when"] is None
+    assert {p["when"] for p in numbers["prototypes"]} == {None}
+    html = page_of(model, findings, subject)
+    assert "This model was trained without masks" in html
+    assert "Share of the edit that shows" in html
+    assert "The paper's curve" not in html
 
 
-def test_the_order_of_emergence_is_held_against_the_areas_of_the_parts(
+def test_too_few_images_tell_no_times(masked: PatronusModule, subject: Subject) -> None:
+    few = replace(LITTLE, recovered=4)
+    found = find(masked, subject, few, FEW)
+    assert found.recovery is None
+    assert "takes at least 8 images" in page_of(masked, found, subject)
+
+
+# ---- what is shown ---------------------------------------------------------------------------------------------------
+
+
+def test_dead_and_unused_prototypes_have_no_card_unless_asked_for(
     model: PatronusModule, subject: Subject, findings: Findings
 ) -> None:
     made = replace(
-        timed_at(findings, [999.0] * 4, [700.0, 400.0, 700.0, 400.0]), area=torch.tensor([0.4, 0.1, 0.3, torch.nan])
+        findings,
+        census=replace(findings.census, dead=torch.tensor([True, False, False, False])),
+        faithfulness=replace(findings.faithfulness, slope=torch.tensor([0.9, 0.02, 0.5, 0.7])),
     )
-    found = report.report_numbers(model, made, subject, LITTLE, FEW, "")["overview"]["emergence"]
-    assert found["coarse_before_fine"]["tau"] is None  # all show at once
-    assert found["coarse_before_fine_causal"]["tau"] == pytest.approx(2 / (2 * 3) ** 0.5)  # one tie
-    assert found["coarse_before_fine_causal"]["prototypes"] == 3
-    assert atlas.earliest_first(made) == [0, 2, 1, 3]
+    numbers = report.report_numbers(model, made, subject, LITTLE, FEW, "")
+    assert numbers["overview"]["worth_keeping"] == 2
+    assert [p["worth_keeping"] for p in numbers["prototypes"]] == [False, False, True, True]
+    html, whole = page_of(model, made, subject), page_of(model, made, subject, everything=True)
+    assert re.findall(r'class="proto" id="p(\d)"', html) == [str(j) for j in numbers["order"] if j in (2, 3)]
+    assert sorted(re.findall(r'class="proto" id="p(\d)"', whole)) == ["0", "1", "2", "3"]
+    assert "<dt>2 of 4</dt> <dd>prototypes are worth keeping" in html
+    assert "--all true" in html
+    assert "--all true" not in whole
+    assert set(re.findall(r'href="#p(\d)"', html)) <= {"2", "3"}
+
+
+def test_if_none_is_worth_keeping_all_are_shown(findings: Findings) -> None:
+    none = replace(findings, faithfulness=replace(findings.faithfulness, slope=torch.zeros(4)))
+    assert sorted(atlas.shown_prototypes(none)) == [0, 1, 2, 3]
 
 
 def test_images_that_do_not_come_back_are_flagged_by_name(
@@ -236,7 +307,7 @@ def test_images_that_do_not_come_back_are_flagged_by_name(
     made = replace(findings, faithfulness=poor)
     numbers = report.report_numbers(model, made, subject, LITTLE, FEW, "")
     assert numbers["overview"]["faithfulness"]["flagged_ids"] == [subject.ids[1]]
-    html = " ".join(atlas.render(model, made, subject, numbers).split())
+    html = page_of(model, made, subject)
     assert "1 of 3 came back with less than 25 dB" in html
     assert f"mistrust their edits: {subject.ids[1]}." in html
 
@@ -255,7 +326,7 @@ def test_the_census_names_them(model: PatronusModule, subject: Subject, findings
     assert overview["unused_prototypes"] == [1]
     assert (overview["dead_prototypes"], overview["global_prototypes"]) == ([0], [2])
     assert overview["duplicate_pairs"] == [[1, 3]]
-    html = " ".join(atlas.render(model, made, subject, numbers).split())
+    html = page_of(model, made, subject, everything=True)
     assert 'hardly ever change: <a href="#p0">0</a>.' in html
     assert 'moving them changes nothing: <a href="#p1">1</a>.' in html
     assert 'say the same: <a href="#p1">1</a> and <a href="#p3">3</a>.' in html
@@ -269,9 +340,9 @@ def test_a_model_without_ranges_is_given_those_of_the_images(subject: Subject) -
     np.testing.assert_allclose(found.what.requested.numpy(), np.quantile(s, 0.98, axis=0), rtol=1e-4)
 
 
-def test_the_progress_bar_knows_its_end(
-    model: PatronusModule, subject: Subject, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("masks", [False, True])
+def test_the_progress_bar_knows_its_end(subject: Subject, capsys: pytest.CaptureFixture[str], masks: bool) -> None:
+    model = with_ranges(masked_model(count=4) if masks else tiny_model(count=4), subject)
     seen = 0
 
     def count(_module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], _output: torch.Tensor) -> None:
@@ -280,7 +351,8 @@ def test_the_progress_bar_knows_its_end(
 
     model.denoiser.register_forward_hook(count)
     find(model, subject, LITTLE, FEW)
-    assert seen == LITTLE.evaluations(4, len(subject.images), FEW.steps)
+    levels = len(spread_timesteps(model.schedule, LITTLE.noise_levels)) if masks else 0
+    assert seen == LITTLE.evaluations(4, len(subject.images), FEW.steps, levels)
     assert "edits" in capsys.readouterr().err
 
 
@@ -315,7 +387,8 @@ def test_names_from_outside_are_escaped(model: PatronusModule, subject: Subject,
     names = (evil, *subject.attribute_names[1:])
     hostile = replace(subject, attribute_names=names, description={"name": evil, evil: evil})
     read = replace(findings, reading=replace(findings.reading, names=names))
-    html = atlas.render(model, read, hostile, report.report_numbers(model, read, hostile, LITTLE, FEW, evil))
+    numbers = report.report_numbers(model, read, hostile, LITTLE, FEW, evil)
+    html = atlas.render(model, read, hostile, numbers, [0, 1, 2, 3])
     assert "<script>alert" not in html
     assert "&lt;script&gt;alert" in html
 
@@ -372,7 +445,7 @@ def test_plain_numbers_keep_all_their_digits() -> None:
 
 
 def test_page_speaks_of_what_it_was_given(model: PatronusModule, subject: Subject, findings: Findings) -> None:
-    html = atlas.render(model, findings, subject, report.report_numbers(model, findings, subject, LITTLE, FEW, ""))
+    html = page_of(model, findings, subject)
     assert "PlantedFaces" in html
     assert "by 4 numbers and nothing else" in html
     assert "Wearing Hat" in html
