@@ -29,7 +29,7 @@ FACES = 4
 """Images on which a prototype's place and edits are shown: in half of them it is strongest, in half weakest."""
 OTHERS = 5
 """How many of the other prototypes that an edit moves most are listed with it."""
-ROW, WIDTH = 9, 192
+ROW, WIDTH = 9, 180
 """Height of a row of the timing maps, and about their width, in half screen pixels."""
 NOISED = 6
 """At how many noise levels an image is shown above the map of recovery."""

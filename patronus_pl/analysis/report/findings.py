@@ -41,7 +41,7 @@ BEST = 3
 """Of the candidate images, how many are kept for each prototype."""
 USED = 128
 """Images on which the use of s is measured, and of which the timed ones are chosen."""
-NULL_IMAGES, NULL_PROTOTYPES = 4, 8
+NULL_IMAGES, NULL_PROTOTYPES = 4, 4
 """Images and prototypes on which the untrained model is measured: it is about the same everywhere."""
 
 
