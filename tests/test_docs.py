@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from patronus_pl.cli import COMMANDS, ENGINES, main
+from patronus_pl.modules.checkpoint import save_module
+from tests.conftest import ModelFactory
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -99,6 +102,27 @@ def test_commands_parse(words: list[str], monkeypatch: pytest.MonkeyPatch, capsy
 def test_options_of_version_0_1_do_not_parse(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert exit_code(words) == 2
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs/edits.md"], ids=name_of)
+def test_python_code_runs(
+    page: Path, make_model: ModelFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a tiny model of four prototypes, in the place of the quickstart's."""
+    monkeypatch.chdir(tmp_path)
+    masks = {"class_path": "patronus_pl.objective.Masks", "init_args": {}}
+    model = make_model(count=4, denoiser={"maskable": True}, masks=masks)
+    path = Path("runs/quickstart/version_0/checkpoints/last.ckpt")
+    path.parent.mkdir(parents=True)
+    save_module(model, path)
+    known = {"x": torch.rand(2, 1, 16, 16) * 2 - 1, "keep": torch.ones(2, 4) > 0, "s_new": torch.rand(2, 4)}
+    blocks = [code for language, code in FENCE.findall(page.read_text()) if language == "python"]
+    for code in blocks:
+        exec(code, known)
+    assert blocks
+    edited = known["edited"]
+    assert edited.shape == known["x"].shape
+    assert edited.abs().max() <= 1
 
 
 def test_every_command_is_shown() -> None:
