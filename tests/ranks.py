@@ -21,7 +21,10 @@ CALLBACKS: list[dict[str, Any]] = [
     {"class_path": "patronus_pl.callbacks.PrototypeStatistics"},
     {"class_path": "patronus_pl.callbacks.Checkpoint"},
     {"class_path": "lightning.pytorch.callbacks.LearningRateMonitor"},
-    {"class_path": "patronus_pl.callbacks.SampleDistance", "init_args": {"every": 1, "images": 3, "steps": 2}},
+    {
+        "class_path": "patronus_pl.callbacks.SampleDistance",
+        "init_args": {"every": 1, "images": 3, "sampling": {"steps": 2}},
+    },
     {"class_path": "tests.ranks.KeepHalf"},
     {"class_path": "patronus_pl.callbacks.EMA"},
 ]
@@ -103,7 +106,8 @@ def see(folder: Path, name: str, ranks: int) -> None:
         args += ["--trainer.callbacks+=tests.ranks.KeepIds", f"--trainer.callbacks.folder={folder}"]
     for engine in ("validate", "predict") if ranks > 1 else ():
         main([engine, *args, *on(ranks)])
-    little = {"n": 7, "inverted": 3, "steps": 2, "batch_size": 2, "prior": folder / "prior.ckpt", "out": folder / name}
+    little = {"n": 7, "inverted": 3, "sampling.steps": 2, "sampling.batch_size": 2}
+    little |= {"prior": folder / "prior.ckpt", "out": folder / name}
     main(["test", *args, *on(ranks), *(f"--evaluation.{option}={value}" for option, value in little.items())])
     data = '{"class_path": "patronus_pl.data.PlantedFaces", "init_args": {"test_size": 7, "batch_size": 2}}'
     activations = folder / f"{name}.npz"

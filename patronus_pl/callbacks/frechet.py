@@ -1,4 +1,4 @@
-"""`SampleDistance`: how far samples are from real images, measured while training goes on."""
+"""`SampleDistance`: a callback that measures how far samples are from real images while a model is trained."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from patronus_pl.analysis.editing.decoding import decode_from_noise, encode
 from patronus_pl.analysis.protocol import pixel_hash
 from patronus_pl.callbacks.pictures import images_of
 from patronus_pl.data.base import ImageDataModule
-from patronus_pl.diffusion.sampling import Sampler, Sampling
+from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.metrics import (
     FeatureStatistics,
@@ -28,83 +28,82 @@ from patronus_pl.metrics import (
 )
 from patronus_pl.modules import LatentPrior, PatronusModule
 from patronus_pl.pixels import as_floats
+from patronus_pl.ranks import Ranks
 from patronus_pl.types import Activations
 
 
 class SampleDistance(pl.Callback):
-    """After every few validations, with the averaged weights: Fréchet distance of samples from the validation images.
+    """Log the Fréchet distance of samples from the validation images, with the averaged weights, during training.
 
-    Image k is decoded from s of validation image k and noise of its own. Devices take images in turn and their sums are
-    added, so that each image counts once; features of real images are kept in a folder for later runs. Training is the
-    same with and without: no common random number is used, and whatever goes wrong ends in one warning.
+    Image k is decoded from the activations of validation image k and noise of its own. Several devices share the images
+    and add their sums, so that each image counts once. The statistics of the real images are kept in a folder, where
+    later runs find them. Training is the same with and without this callback: it uses no common random number, and an
+    error becomes one warning.
 
     Logged: `samples/FID` with Inception's features, `samples/frechet_distance_<network>` with any others, and
-    `samples/prior/…` if there is a prior.
+    `samples/prior/…` where a prior is given.
 
-    List it before `EMA`.
+    List it before `EMA`: callbacks after `EMA` see the raw weights.
 
     Args:
         every: measure after every so many validations.
-        images: how many are sampled and compared with as many real ones; at most those that there are.
-        steps: of the sampler.
-        sampler: which.
-        seed: of the noise.
-        batch_size: images at a time.
-        features: feature network, see `patronus_pl.metrics`; by default random features, which need no download.
-        prior: checkpoint of a prior; only for training that leaves the encoder as it is.
-        cache: folder for features of real images; by default `features` in the folder of the run.
+        images: number of images to sample, and of validation images to compare them with; at most those that there are.
+        sampling: how images are drawn. The default is 20 steps of DPM-Solver++.
+        features: feature network, see `patronus_pl.metrics`. The default, `RandomFeatures`, needs no download; its
+            distances are no FID.
+        prior: checkpoint of a prior, whose samples are measured too. Use it only where training leaves the encoder as
+            it is: a prior belongs to the activations that it was trained on.
+        cache: folder for the statistics of real images; by default `features` in the folder of the run.
 
     Raises, when training starts:
-        InvalidOptionError: a number that is not positive.
+        InvalidOptionError: a number is not positive.
     """
 
     def __init__(
         self,
         every: int = 5,
         images: int = 2048,
-        steps: int = 20,
-        sampler: Sampler = "dpm++",
-        seed: int = 0,
-        batch_size: int = 64,
+        sampling: Sampling = Sampling(),
         features: nn.Module | None = None,
         prior: str | None = None,
         cache: str | None = None,
     ) -> None:
-        self.every, self.images, self.steps, self.sampler, self.seed = every, images, steps, sampler, seed
-        self.batch_size, self.features, self.prior, self.cache = batch_size, features, prior, cache
+        self.every, self.images, self.sampling = every, images, sampling
+        self.features, self.prior, self.cache = features, prior, cache
         self._training, self._validations, self._warned = False, 0, False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse impossible options. The constructor does not: jsonargparse would bury the message under its own."""
-        for name in ("every", "images", "steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InvalidOptionError(f"SampleDistance.{name} is {getattr(self, name)}; it must be at least 1")
+        numbers = {"every": self.every, "images": self.images}
+        numbers |= {f"sampling.{name}": getattr(self.sampling, name) for name in ("steps", "batch_size")}
+        for name, number in numbers.items():
+            if number < 1:
+                raise InvalidOptionError(f"SampleDistance.{name} is {number}; it must be at least 1")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin; a trial run of one batch measures nothing."""
+        """Measure from now on, unless this is a trial run of one batch."""
         self._training = not getattr(trainer, "fast_dev_run", False)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure, if it is time."""
+        """Measure and log, if it is time."""
         data: Any = getattr(trainer, "datamodule", None)
         training = self._training and not trainer.sanity_checking
         if not training or not isinstance(pl_module, PatronusModule) or not isinstance(data, ImageDataModule):
             return
         self._validations += 1
         if self._validations % self.every == 0:
-            folder = self.cache or str(Path(trainer.log_dir or ".", "features"))
             with isolate_rng():
-                self._measure(trainer, pl_module, data, folder)
+                self._measure(trainer, pl_module, data)
 
-    def _measure(self, trainer: pl.Trainer, model: PatronusModule, data: ImageDataModule, folder: str) -> None:
+    def _measure(self, trainer: pl.Trainer, model: PatronusModule, data: ImageDataModule) -> None:
         count = min(self.images, len(data.table("val")))
-        mine = shard(count, trainer.global_rank, trainer.world_size)
-        sources: dict[str, Callable[[], Activations]] = {"": lambda: self._real(model, data, mine)}
+        mine = Ranks(trainer.global_rank, trainer.world_size).share(count)
+        sources: dict[str, Callable[[], Activations]] = {"": lambda: self._of_images(model, data, mine)}
         if self.prior is not None:
-            sources["prior/"] = lambda: self._imagined(model, count)[mine]
+            sources["prior/"] = lambda: self._of_prior(model, count)[list(mine)]
         for kind, source in sources.items():
-            metric = self._attempt(lambda s=source: self._filled(trainer, model, data, folder, s(), mine))  # type: ignore[misc]
-            # A device that waited for the sums of one that failed would wait forever: first all agree.
+            metric = self._attempt(lambda source=source: self._sums(trainer, model, data, source(), mine))  # type: ignore[misc]
+            # First all devices agree: one that waits for the sums of another that failed would wait forever.
             if not trainer.strategy.reduce_boolean_decision(metric is not None, all=True) or metric is None:
                 return
             distance = self._attempt(metric.compute)
@@ -112,6 +111,7 @@ class SampleDistance(pl.Callback):
                 model.log(f"samples/{kind}{log_name(metric.network)}", distance.float(), sync_dist=True)
 
     def _attempt(self, measure: Callable[[], Any]) -> Any:
+        """Return what is measured; None, and the first time a warning, if it fails."""
         try:
             return measure()
         except Exception as error:
@@ -120,58 +120,52 @@ class SampleDistance(pl.Callback):
             self._warned = True
         return None
 
-    # ----------------------------------------------------------------------------------------------------- one rank
+    # ------------------------------------------------------------------------------------------ on one device
 
-    def _filled(
-        self,
-        trainer: pl.Trainer,
-        model: PatronusModule,
-        data: ImageDataModule,
-        folder: str,
-        s: Activations,
-        mine: list[int],
+    def _sums(
+        self, trainer: pl.Trainer, model: PatronusModule, data: ImageDataModule, s: Activations, mine: range
     ) -> FrechetDistance:
-        """The sums over this device's samples; on the first device also those over all real images."""
+        """Return the metric with the sums of this device's samples, on the first device also those of real images."""
         network = self.features or RandomFeatures(model.image_shape[0])
         metric = FrechetDistance(network.to(model.device)).to(model.device)
-        sampling = Sampling(self.steps, self.sampler, self.seed, self.batch_size)
+        folder = self.cache or str(Path(trainer.log_dir or ".", "features"))  # on all devices: log_dir waits for them
         with trainer.precision_plugin.forward_context():
-            for pictures in decode_from_noise(model, s, mine, sampling):
+            for pictures in decode_from_noise(model, s, mine, self.sampling):
                 metric.update(as_floats(pictures.to(model.device)), real=False)
         if trainer.is_global_zero:
-            metric.set_real(self._statistics(metric.network, data, folder))
+            metric.set_real(self._of_real(metric.network, model.device, data, folder))
         return metric
 
-    def _real(self, model: PatronusModule, data: ImageDataModule, mine: list[int]) -> Activations:
-        return torch.cat([encode(model, images_of(data.table("val"), rows)) for rows in self._batches(mine)])
+    def _of_images(self, model: PatronusModule, data: ImageDataModule, mine: range) -> Activations:
+        """Return the activations of this device's validation images."""
+        table = data.table("val")
+        return torch.cat([encode(model, images_of(table, list(rows))) for rows in self._batches(mine)])
 
-    def _imagined(self, model: PatronusModule, count: int) -> Activations:
+    def _of_prior(self, model: PatronusModule, count: int) -> Activations:
+        """Return activations that the prior draws, the same on every device."""
         prior = LatentPrior.load_from_checkpoint(str(self.prior), model.device)
         prior.check_fits(model.prototypes.count)
-        return prior.sample(count, self.seed)
+        return prior.sample(count, self.sampling.seed)
 
-    def _statistics(self, network: nn.Module, data: ImageDataModule, folder: str) -> FeatureStatistics:
+    def _of_real(
+        self, network: nn.Module, device: torch.device, data: ImageDataModule, folder: str
+    ) -> FeatureStatistics:
+        """Return the statistics of the real images, from the folder if they are there."""
         table = data.table("val")
-        rows = list(range(min(self.images, len(table))))
-        device = next(iter(network.parameters())).device
-        batches = self._batches(rows)
-        key = {"network": network_hash(network), "pixels": pixel_hash(table.__getitems__(rows)["image"].numpy())}
+        rows = range(min(self.images, len(table)))
+        key = {"network": network_hash(network), "pixels": pixel_hash(table.__getitems__(list(rows))["image"].numpy())}
 
         def compute() -> dict[str, Any]:
-            images = (images_of(table, batch).to(device) for batch in batches)
+            images = (images_of(table, list(batch)).to(device) for batch in self._batches(rows))
             return feature_statistics(extract_features(network, images)).to_arrays()
 
         return FeatureStatistics.from_arrays(cached_arrays(folder, key, compute))
 
-    def _batches(self, rows: list[int]) -> list[list[int]]:
-        return [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
-
-
-def shard(count: int, rank: int, ranks: int) -> list[int]:
-    """Which of `count` images this rank takes: in turn, so that each image is one rank's and none is padded."""
-    return list(range(rank, count, ranks))
+    def _batches(self, rows: range) -> list[range]:
+        size = self.sampling.batch_size
+        return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def log_name(network: nn.Module) -> str:
-    """`FID` for Inception alone; a name that loggers take."""
+    """Return `FID` for Inception's features, else a name that loggers accept."""
     return "FID" if isinstance(network, InceptionFeatures) else f"frechet_distance_{type(network).__name__}"

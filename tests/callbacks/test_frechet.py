@@ -7,10 +7,14 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from patronus_pl.analysis.editing.decoding import decode_from_noise, encode
 from patronus_pl.callbacks import EMA, Checkpoint, SampleDistance
-from patronus_pl.callbacks.frechet import log_name, shard
+from patronus_pl.callbacks import frechet as module
+from patronus_pl.callbacks.frechet import log_name
+from patronus_pl.cli import main
+from patronus_pl.data import PlantedFaces
 from patronus_pl.denoiser import VectorNet
 from patronus_pl.diffusion import NoiseSchedule
 from patronus_pl.diffusion.sampling import Sampling
@@ -19,10 +23,13 @@ from patronus_pl.metrics import InceptionFeatures, RandomFeatures, extract_featu
 from patronus_pl.modules import LatentPrior, PatronusModule
 from patronus_pl.modules.checkpoint import save_module
 from patronus_pl.pixels import as_floats
+from patronus_pl.ranks import Ranks
+from patronus_pl.types import ImageBytes
 from tests.callbacks.runs import faces, fresh, trainer
+from tests.runs import CONFIGS, config_args
 
 NAME = "samples/frechet_distance_RandomFeatures"
-LITTLE: dict[str, Any] = {"every": 1, "images": 6, "steps": 2, "batch_size": 4}
+LITTLE: dict[str, Any] = {"every": 1, "images": 6, "sampling": Sampling(steps=2, batch_size=4)}
 
 
 @pytest.fixture
@@ -87,7 +94,12 @@ def test_training_is_the_same_without(tmp_path: Path) -> None:
 
 def test_every_so_many_validations_and_no_trial_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at: list[int] = []
-    monkeypatch.setattr(SampleDistance, "_measure", lambda self, trainer, *_: at.append(trainer.global_step))
+
+    def drawn(model: PatronusModule, *_: Any) -> Iterator[ImageBytes]:
+        at.append(model.global_step)
+        yield torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+
+    monkeypatch.setattr(module, "decode_from_noise", drawn)
     fit(tmp_path, SampleDistance(every=2), max_epochs=5, num_sanity_val_steps=1)
     assert at == [4, 8]
     fit(tmp_path, SampleDistance(every=1), fast_dev_run=True)
@@ -114,10 +126,16 @@ def test_an_error_is_one_warning_and_training_goes_on(tmp_path: Path) -> None:
     assert NAME in running.callback_metrics  # what needs no prior is measured all the same
 
 
-@pytest.mark.parametrize("name", ["every", "images", "steps", "batch_size"])
+@pytest.mark.parametrize("name", ["every", "images"])
 def test_impossible_options(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidOptionError, match=f"SampleDistance.{name} is 0; it must be at least 1"):
         fit(tmp_path, SampleDistance(**{name: 0}))
+
+
+@pytest.mark.parametrize("name", ["steps", "batch_size"])
+def test_impossible_sampling(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidOptionError, match=f"SampleDistance.sampling.{name} is 0; it must be at least 1"):
+        fit(tmp_path, SampleDistance(sampling=Sampling(**{name: 0})))
 
 
 def test_only_inception_is_called_fid() -> None:
@@ -130,7 +148,7 @@ def test_only_inception_is_called_fid() -> None:
 
 @pytest.mark.parametrize(("count", "ranks"), [(10, 1), (10, 3), (10, 4), (3, 4), (4096, 8)])
 def test_each_image_belongs_to_one_rank(count: int, ranks: int) -> None:
-    parts = [shard(count, rank, ranks) for rank in range(ranks)]
+    parts = [Ranks(rank, ranks).share(count) for rank in range(ranks)]
     assert sorted(row for part in parts for row in part) == list(range(count))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -139,7 +157,7 @@ class Writes(SampleDistance):
     """Measures without training, and leaves what was logged in a file: a forked process has no other way."""
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._training = True
+        self.on_train_start(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
@@ -158,3 +176,27 @@ def test_two_processes_find_the_same_as_one(tmp_path: Path) -> None:
         found.append(float((tmp_path / name / "distance").read_text()))
     assert found[1] == pytest.approx(found[0], rel=1e-4)
     assert found[0] == pytest.approx(expected(fresh(), 5), rel=1e-4)
+
+
+# ---- the overlay -----------------------------------------------------------------------------------------------------
+
+
+def test_the_overlay_logs_the_distance_of_the_averaged_weights(tmp_path: Path) -> None:
+    """The value in TensorBoard's file, and the pure function of the same images drawn by the checkpoint's EMA."""
+    small = ["--data.init_args.val_size=6", "--trainer.max_steps=2", "--trainer.val_check_interval=2"]
+    feature = [
+        "--trainer.callbacks.features=patronus_pl.metrics.RandomFeatures",
+        "--trainer.callbacks.features.width=2",
+    ]
+    overlay = ["--config", str(CONFIGS / "fid.yaml"), *feature, "--trainer.callbacks.sampling.steps=2"]
+    main(["fit", *config_args("quickstart", tmp_path), *overlay, *small, "--trainer.precision=32-true"])
+    run = tmp_path / "runs" / "quickstart" / "version_0"
+    events = EventAccumulator(str(run))
+    events.Reload()
+    (logged,) = events.Scalars(NAME)
+    model = PatronusModule.load_from_checkpoint(str(run / "checkpoints" / "last.ckpt")).eval()
+    validation = as_floats(PlantedFaces(32, train_size=16, val_size=6).table("val").__getitems__(range(6))["image"])
+    with torch.no_grad():
+        made = torch.cat(list(decode_from_noise(model, encode(model, validation), range(6), Sampling(2))))
+    features = [extract_features(network(), [images]) for images in (validation, as_floats(made))]
+    assert (logged.step, logged.value) == (1, pytest.approx(frechet_distance(*features), rel=1e-4))
