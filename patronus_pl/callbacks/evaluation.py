@@ -1,4 +1,4 @@
-"""`Evaluation`: `patronus test` writes every number, with how it was measured, to `evaluation.json` in the run."""
+"""`Evaluation`: the callback that writes every number of `patronus test`, and how it was measured, to a file."""
 
 import json
 from dataclasses import replace
@@ -7,57 +7,54 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
-from patronus_pl.analysis.evaluate.cost_card import cost
+from patronus_pl.analysis.evaluate.cost_card import COST_BATCH, cost
 from patronus_pl.analysis.evaluate.evaluate import evaluate
-from patronus_pl.analysis.evaluate.image_quality import Networks
-from patronus_pl.analysis.evaluate.plan import PRESETS, EvaluationPlan
+from patronus_pl.analysis.evaluate.networks import Networks, choose_features, choose_lpips
+from patronus_pl.analysis.evaluate.plan import PRESETS, EvaluationPlan, SamplingChanges
 from patronus_pl.analysis.evaluate.prior_gap import prior_protocol, prior_quality
 from patronus_pl.analysis.protocol import DIGITS, array_hash, attempt, made_with, plain
 from patronus_pl.analysis.subject import Subject
 from patronus_pl.data.activations import Activations
 from patronus_pl.data.base import ImageDataModule
-from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.files import replacing
-from patronus_pl.metrics import InceptionFeatures, RandomFeatures, WeightsNotFoundError, load_lpips, network_hash
+from patronus_pl.metrics import network_hash
 from patronus_pl.modules import LatentPrior, PatronusModule
 from patronus_pl.ranks import Ranks
 from patronus_pl.runs import find_checkpoint, run_folder, writable_folder
 
 SCHEMA_VERSION = 2
-QUICK_FID = "the quick preset loads no Inception; add --evaluation.features patronus_pl.metrics.InceptionFeatures"
-QUICK_LPIPS = "the quick preset loads no LPIPS; add --evaluation.lpips FILE (AlexNet's), or --evaluation.preset paper"
 
 
 class Evaluation(pl.Callback):
-    """After the losses of `patronus test`: all other numbers of a model, or of a prior over activations.
+    """Measure a model, or a prior over activations, after the losses of `patronus test`, and write evaluation.json.
 
-    The same checkpoint, data and options give the same file, byte for byte; `patronus compare` shows several of them.
-    Several devices share the images, and their file is that of one device whose batch of data is as large as theirs are
-    together, but for `denoising.loss_other`: there the other image is one of the same device.
+    The same checkpoint, data and options give the same file, byte for byte; `patronus compare` shows several files
+    side by side. Several devices share the images. Their file equals that of one device whose batches of data are as
+    large as theirs together, except for `denoising.loss_other`, where the other image comes from the same device.
 
     Args:
         preset: `quick` takes minutes on a CPU; `paper` is the protocol of the published numbers (10,000 images in 1000
             steps of DDIM against the test set, Inception's features); `none` measures the losses alone.
-        n: images to generate, and test images to compare them with.
-        latents: training images whose activations are probed.
-        inverted: test images that are decoded from inverted noise.
-        sampling: how images are inverted and drawn; by default as the preset says, whose sampling it
-            replaces as a whole. Its seed is also that of folds and resampling.
+        n: number of images to generate, and of test images to compare them with.
+        latents: number of training images whose activations are probed.
+        inverted: number of test images that are decoded from inverted noise.
+        sampling: how images are inverted and drawn; what is not given stays as the preset has it. Its seed is also
+            that of folds and resampling.
         prior: checkpoint of a prior that was trained on activations of this model.
-        features: network of the distances; by default Inception (`paper`, if its weights can be had), else random
-            features, which need no download.
+        features: feature network of the distances. The default is Inception (preset `paper`, if its weights can be
+            had), else random features, which need no download.
         lpips: file of AlexNet's weights for LPIPS.
-        cost: also measure what the model costs, beside an unconditional one, into `cost.json`.
+        cost: also measure what the model costs, beside an unconditional one, and write cost.json.
         cache: folder for features of real images; by default `features` in the folder of the run.
         out: folder to write to; by default that of the run whose checkpoint is tested.
 
     Raises, when testing starts:
-        InvalidOptionError: a number that is not positive.
-        CheckpointError: the prior is none.
+        InvalidOptionError: a number is not positive.
+        CheckpointError: `prior` is no checkpoint of a prior.
     """
 
     def __init__(
@@ -66,7 +63,7 @@ class Evaluation(pl.Callback):
         n: int | None = None,
         latents: int | None = None,
         inverted: int | None = None,
-        sampling: Sampling | None = None,
+        sampling: SamplingChanges = SamplingChanges(),  # noqa: B008  (frozen; jsonargparse shows its fields)
         prior: str | None = None,
         features: nn.Module | None = None,
         lpips: str | None = None,
@@ -82,16 +79,14 @@ class Evaluation(pl.Callback):
 
     @property
     def plan(self) -> EvaluationPlan:
-        """The preset, with every option that was given in the place of its own."""
-        said: dict[str, Any] = {
-            "images": self.n,
-            "reference": self.n,
-            "latents": self.latents,
-            "inverted": self.inverted,
-            "sampling": self.sampling,
-        }
+        """The preset, changed by every option that was given."""
         preset = PRESETS.get(self.preset, PRESETS["quick"])
-        plan = replace(preset, **{name: value for name, value in said.items() if value is not None})
+        given = {"images": self.n, "reference": self.n, "latents": self.latents, "inverted": self.inverted}
+        plan = replace(
+            preset,
+            sampling=self.sampling.applied_to(preset.sampling),
+            **{name: value for name, value in given.items() if value is not None},
+        )
         return replace(plan, inverted=min(plan.inverted, plan.images))
 
     # ----------------------------------------------------------------------------------------------------- when
@@ -101,7 +96,7 @@ class Evaluation(pl.Callback):
         if self.preset == "none":
             return
         numbers = {name: getattr(self, name) for name in ("n", "latents", "inverted")}
-        numbers |= {f"sampling.{name}": getattr(self.plan.sampling, name) for name in ("steps", "batch_size")}
+        numbers |= {f"sampling.{name}": getattr(self.sampling, name) for name in ("steps", "batch_size")}
         for name, number in numbers.items():
             if number is not None and number < 1:
                 raise InvalidOptionError(f"evaluation.{name} is {number}; it must be at least 1")
@@ -113,13 +108,10 @@ class Evaluation(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Remember where the weights come from."""
-        self._checkpoint = {
-            "step": checkpoint.get("global_step"),
-            "ema": "current_model_state" in checkpoint,
-        }
+        self._checkpoint = {"step": checkpoint.get("global_step"), "ema": "current_model_state" in checkpoint}
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure, and write."""
+        """Measure, and write the files."""
         if self.preset == "none" or getattr(trainer, "fast_dev_run", False):
             return
         data: Any = getattr(trainer, "datamodule", None)
@@ -128,7 +120,8 @@ class Evaluation(pl.Callback):
         if isinstance(pl_module, PatronusModule) and isinstance(data, ImageDataModule):
             sections = self._of_model(pl_module, data, folder, ranks)
         elif isinstance(pl_module, LatentPrior) and isinstance(data, Activations):
-            sections = self._of_prior(pl_module, data, ranks)
+            with ranks.first_alone():
+                sections = _of_prior(pl_module, data, self.plan.sampling.seed) if ranks.rank == 0 else {}
         else:
             return
         if ranks.rank > 0:
@@ -142,14 +135,18 @@ class Evaluation(pl.Callback):
             "denoising": _losses(trainer, pl_module),
             **sections,
         }
-        write_json(folder / "evaluation.json", evaluation)
+        _write_json(folder / "evaluation.json", evaluation)
         if self.cost and isinstance(pl_module, PatronusModule):
-            self._write_cost(pl_module, folder)
+            card = cost(pl_module, replace(self.plan.sampling, batch_size=COST_BATCH))
+            _write_json(folder / "cost.json", card.summary())
+            rank_zero_info(card.table())
 
     def _folder(self, trainer: pl.Trainer) -> Path:
         if self.out is not None:
             return Path(self.out)
         return run_folder(Path(trainer.ckpt_path)) if trainer.ckpt_path else Path(trainer.log_dir or ".")
+
+    # ----------------------------------------------------------------------------------------------------- what
 
     def _model(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
         return {
@@ -160,82 +157,29 @@ class Evaluation(pl.Callback):
             **self._checkpoint,
         }
 
-    # ----------------------------------------------------------------------------------------------------- what
-
     def _of_model(self, model: PatronusModule, data: ImageDataModule, folder: Path, ranks: Ranks) -> dict[str, Any]:
-        plan = self.plan
+        """Return all sections of a model."""
+        plan, paper = self.plan, self.preset == "paper"
         prior = None if self._prior is None else self._prior.to(model.device)
         with ranks.first_alone():
-            networks = self._networks(model, str(folder / "features"))
+            features, no_fid = choose_features(self.features, paper, model.image_shape[0])
+            cache = self.cache or str(folder / "features")
+            networks = Networks(features.to(model.device).eval(), no_fid, choose_lpips(self.lpips, paper), cache)
             train, test = Subject.of(data, "train", plan.latents), Subject.of(data, "test")
         return evaluate(model, train, test, plan, networks, prior, ranks)
 
-    def _of_prior(self, prior: LatentPrior, data: Activations, ranks: Ranks) -> dict[str, Any]:
-        """Against held-out rows of its own file."""
-        with ranks.first_alone():
-            return self._rows_of_prior(prior, data) if ranks.rank == 0 else {}
 
-    def _rows_of_prior(self, prior: LatentPrior, data: Activations) -> dict[str, Any]:
-        seed = self.plan.sampling.seed
-        held_out = "test" if len(data.tables["test"]) else "val"
-        train, test = (data.tables[split].activations for split in ("train", held_out))
-        rows = {name: {"n": len(s), "activations": array_hash(s)} for name, s in (("train", train), ("test", test))}
-        quality = attempt(lambda: prior_quality(prior, torch.from_numpy(train), torch.from_numpy(test), seed))
-        return {"prior": {"protocol": {**rows, **prior_protocol(prior, seed)}, **quality}}
-
-    def _networks(self, model: PatronusModule, cache: str) -> Networks:
-        features, no_fid = self._features(model.image_shape[0])
-        return Networks(features.to(model.device).eval(), no_fid, self._lpips(), self.cache or cache)
-
-    def _features(self, channels: int) -> tuple[nn.Module, str]:
-        """The network of the distances, and why it is not Inception."""
-        if self.features is not None:
-            named = isinstance(self.features, InceptionFeatures)
-            return self.features, "" if named else f"--evaluation.features is {type(self.features).__name__}"
-        if self.preset != "paper":
-            return RandomFeatures(channels), QUICK_FID
-        try:
-            return InceptionFeatures(), ""
-        except WeightsNotFoundError as error:
-            rank_zero_warn(f"no FID, distances of random features instead: {error}")
-            return RandomFeatures(channels), without_weights("features.init_args.feature_extractor_weights_path")
-
-    def _lpips(self) -> nn.Module | str:
-        if self.lpips is None and self.preset != "paper":
-            return QUICK_LPIPS
-        try:
-            return load_lpips(self.lpips)
-        except WeightsNotFoundError as error:
-            if self.lpips is not None:
-                raise
-            rank_zero_warn(f"no LPIPS: {error}")
-            return without_weights("lpips")
-
-    def _write_cost(self, model: PatronusModule, folder: Path) -> None:
-        card = cost(model, self.plan.sampling.steps, self.plan.sampling.sampler)
-        write_json(folder / "cost.json", card.summary())
-        rank_zero_info(card.table())
-
-
-def without_weights(option: str) -> str:
-    """Why a number is absent, in words that are the same each time."""
-    return f"its weights could not be downloaded; fetch the file that the warning names, and add --evaluation.{option}"
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """All of it or nothing.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    text = json.dumps(plain(value, DIGITS), indent=1, allow_nan=False) + "\n"
-    with replacing(path, "choose another --evaluation.out") as file:
-        file.write(text.encode())
-    rank_zero_info(f"-> {path}")
+def _of_prior(prior: LatentPrior, data: Activations, seed: int) -> dict[str, Any]:
+    """Return the section of a prior, measured on held-out rows of its own file."""
+    held_out = "test" if len(data.tables["test"]) else "val"
+    train, test = (data.tables[split].activations for split in ("train", held_out))
+    rows = {name: {"n": len(s), "activations": array_hash(s)} for name, s in (("train", train), ("test", test))}
+    quality = attempt(lambda: prior_quality(prior, torch.from_numpy(train), torch.from_numpy(test), seed))
+    return {"prior": {"protocol": {**rows, **prior_protocol(prior, seed)}, **quality}}
 
 
 def _losses(trainer: pl.Trainer, module: PatronusModule | LatentPrior) -> dict[str, Any]:
-    """What the test loop logged."""
+    """Return what the test loop logged."""
     losses = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
     return {
         "protocol": {
@@ -250,3 +194,10 @@ def _losses(trainer: pl.Trainer, module: PatronusModule | LatentPrior) -> dict[s
         },
         **{name.removeprefix("test/"): value for name, value in losses.items()},
     }
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    text = json.dumps(plain(value, DIGITS), indent=1, allow_nan=False) + "\n"
+    with replacing(path, "choose another --evaluation.out") as file:
+        file.write(text.encode())
+    rank_zero_info(f"-> {path}")

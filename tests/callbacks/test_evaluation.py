@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
+from torch import nn
 
+from patronus_pl.analysis.evaluate import image_quality, networks
+from patronus_pl.analysis.evaluate.networks import choose_features, choose_lpips
+from patronus_pl.analysis.evaluate.plan import SamplingChanges
 from patronus_pl.callbacks import Evaluation
-from patronus_pl.callbacks import evaluation as module
 from patronus_pl.cli import main
 from patronus_pl.data import Activations
 from patronus_pl.denoiser import VectorNet
@@ -23,7 +26,7 @@ from patronus_pl.modules.checkpoint import save_module
 from tests.callbacks.runs import faces, fresh, trainer
 from tests.runs import config_args
 
-LITTLE: dict[str, Any] = {"n": 12, "inverted": 2, "sampling": Sampling(steps=2)}
+LITTLE: dict[str, Any] = {"n": 12, "inverted": 2, "sampling": SamplingChanges(steps=2)}
 OPTIONS = ["--evaluation.n=12", "--evaluation.inverted=2", "--evaluation.sampling.steps=2"]
 ONE_RUN = ["--trainer.max_steps=2", "--trainer.val_check_interval=2", "--trainer.log_every_n_steps=1"]
 
@@ -122,22 +125,40 @@ def test_the_paper_without_its_weights(tmp_path: Path, monkeypatch: pytest.Monke
     def gone(*_: Any) -> None:
         raise WeightsNotFoundError("Inception: cannot download")
 
-    monkeypatch.setattr(module, "InceptionFeatures", gone)
-    monkeypatch.setattr(module, "load_lpips", gone)
-    callback = Evaluation("paper", **LITTLE)
-    with pytest.warns(UserWarning, match="no FID, distances of random features"), pytest.warns(match="no LPIPS"):
-        networks = callback._networks(fresh(), str(tmp_path))
-    assert isinstance(networks.features, RandomFeatures)
-    assert "--evaluation.features.init_args.feature_extractor_weights_path" in networks.no_fid
-    assert "--evaluation.lpips" in str(networks.lpips)
-    assert Evaluation("paper", n=12).plan.sampling.sampler == "ddim"
+    monkeypatch.setattr(networks, "InceptionFeatures", gone)
+    monkeypatch.setattr(networks, "load_lpips", gone)
+    with pytest.warns(UserWarning, match="no FID, distances of random features"):
+        features, no_fid = choose_features(None, paper=True, channels=3)
+    with pytest.warns(UserWarning, match="no LPIPS"):
+        no_lpips = choose_lpips(None, paper=True)
+    assert isinstance(features, RandomFeatures)
+    assert "--evaluation.features.init_args.feature_extractor_weights_path" in no_fid
+    assert "--evaluation.lpips" in str(no_lpips)
 
 
-def test_a_network_of_the_users_is_not_called_fid(tmp_path: Path) -> None:
-    networks = Evaluation(features=RandomFeatures(3, width=2))._networks(fresh(), str(tmp_path))
-    assert networks.no_fid == "--evaluation.features is RandomFeatures"
+def test_what_is_not_said_of_the_sampling_stays_the_presets() -> None:
+    assert Evaluation("paper", n=12).plan.sampling == Sampling(1000, "ddim", 0, 64)
+    assert Evaluation("paper", sampling=SamplingChanges(steps=50)).plan.sampling == Sampling(50, "ddim", 0, 64)
+    assert Evaluation(sampling=SamplingChanges(seed=3)).plan.sampling == Sampling(20, "dpm++", 3, 64)
+
+
+def test_the_command_line_changes_single_fields_of_the_presets_sampling(
+    run: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(networks, "load_lpips", lambda _: nn.Identity())  # any network will do: nothing is downloaded
+    monkeypatch.setattr(image_quality, "lpips", lambda a, b, network: (a - b).square().mean((1, 2, 3)))
+    little = ["--evaluation.n=12", "--evaluation.inverted=2", "--evaluation.sampling.steps=2"]
+    local = [f"--evaluation.out={tmp_path}", "--evaluation.features=patronus_pl.metrics.RandomFeatures"]
+    main(["test", *run[1], "--evaluation.preset=paper", *little, *local])
+    protocol = evaluation(tmp_path)["reconstruction"]["protocol"]
+    assert (protocol["sampler"], protocol["steps"], protocol["seed"]) == ("ddim", 2, 0)
+
+
+def test_a_network_of_the_users_is_not_called_fid() -> None:
+    mine = RandomFeatures(3, width=2)
+    assert choose_features(mine, paper=False, channels=3) == (mine, "--evaluation.features is RandomFeatures")
     inception = object.__new__(InceptionFeatures)
-    assert Evaluation(features=inception)._features(3) == (inception, "")
+    assert choose_features(inception, paper=False, channels=3) == (inception, "")
 
 
 def test_cost_goes_to_a_file_of_its_own(tmp_path: Path) -> None:
@@ -188,7 +209,7 @@ def test_impossible_options(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["steps", "batch_size"])
 def test_impossible_sampling(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidOptionError, match=f"evaluation.sampling.{name} is 0; it must be at least 1"):
-        evaluated(tmp_path, sampling=Sampling(**{name: 0}))
+        evaluated(tmp_path, sampling=SamplingChanges(**{name: 0}))
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

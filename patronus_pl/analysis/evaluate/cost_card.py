@@ -1,8 +1,7 @@
-"""The cost card: parameters, FLOPs, time and memory of a model, beside a plain diffusion model of the same U-Net."""
+"""The cost card: parameters, FLOPs and time of a model, beside a plain diffusion model of the same U-Net."""
 
 import copy
 import time
-import weakref
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -10,32 +9,29 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
-from torch.utils.weak import WeakIdKeyDictionary
 
-from patronus_pl.diffusion.sampling import Sampler
+from patronus_pl.diffusion.sampling import Sampler, Sampling
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.modules import PatronusModule
 from patronus_pl.types import Activations, Image
 
+COST_BATCH = 16
+"""Images at a time, whatever the batch size of an evaluation: times of different batch sizes cannot be compared."""
 TIMED_STEPS = 4
-"""Sampler steps that are timed; all others take as long."""
+"""Number of sampler steps that are timed; every other step takes as long."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one model costs; in float32.
+    """What one model costs, in float32.
 
     Attributes:
-        parameters: all that are trained.
-        flops_per_evaluation: of the denoiser, for one image; a multiplication with addition counts as two.
-        flops_per_image: of encoding an image and sampling it again.
-        training_images_per_second: forward, backward and AdamW.
-        seconds_per_image: of sampling, in a batch.
-        training_megabytes: most that tensors took in a training step, weights and optimiser included.
-        sampling_megabytes: the same while sampling.
+        parameters: number of trained parameters.
+        flops_per_evaluation: FLOPs of the denoiser for one image; a multiplication with an addition counts as two.
+        flops_per_image: FLOPs of encoding an image and sampling it again.
+        training_images_per_second: speed of forward pass, backward pass and AdamW together.
+        seconds_per_image: time of sampling an image, in a batch.
     """
 
     parameters: int
@@ -43,18 +39,16 @@ class Cost:
     flops_per_image: int
     training_images_per_second: float
     seconds_per_image: float
-    training_megabytes: float
-    sampling_megabytes: float
 
 
 @dataclass(frozen=True)
 class CostCard:
-    """The model, and the same U-Net without activations; measured in the same way.
+    """The cost of a model, and of the same U-Net without activations, measured in the same way.
 
     Attributes:
         model: encoder, prototypes and denoiser.
-        unconditional: a plain diffusion model: the layers that take activations in are gone.
-        protocol: how it was measured.
+        unconditional: a plain diffusion model, without the layers that take activations in.
+        protocol: how both were measured.
     """
 
     model: Cost
@@ -62,11 +56,11 @@ class CostCard:
     protocol: dict[str, Any]
 
     def summary(self) -> dict[str, Any]:
-        """Plain numbers, for JSON."""
+        """Return plain numbers, for JSON."""
         return asdict(self)
 
     def table(self) -> str:
-        """A few lines of text."""
+        """Return a few lines of text: each number of both models, and their ratio."""
         ours, plain = asdict(self.model), asdict(self.unconditional)
         rows = [("", "model", "unconditional", "ratio")]
         rows += [
@@ -76,33 +70,30 @@ class CostCard:
         return "\n".join(f"{a:<28}{b:>12}{c:>16}{d:>8}" for a, b, c, d in rows)
 
 
-def cost(
-    model: PatronusModule, steps: int = 20, sampler: Sampler = "dpm++", batch_size: int = 16, repeats: int = 3
-) -> CostCard:
+def cost(model: PatronusModule, sampling: Sampling = Sampling(batch_size=COST_BATCH), repeats: int = 3) -> CostCard:
     """Measure a model and its unconditional twin on the device of the model, whose weights stay as they are.
 
     Args:
-        model: the model.
-        steps: of the sampler; a few are timed.
-        sampler: `ddim` or `dpm++`.
-        batch_size: images at a time.
-        repeats: of each timed run, whose median counts.
+        model: a trained model.
+        sampling: steps (of which a few are timed), sampler (`ddim` or `dpm++`), batch size, and the seed of the images.
+        repeats: number of timed runs, whose median counts.
 
     Raises:
-        InvalidOptionError: a number below 1.
+        InvalidOptionError: a number is below 1.
     """
-    for name, value in (("steps", steps), ("batch_size", batch_size), ("repeats", repeats)):
+    for name, value in (("steps", sampling.steps), ("batch_size", sampling.batch_size), ("repeats", repeats)):
         if value < 1:
             raise InvalidOptionError(f"cost: {name} is {value}; it must be at least 1")
     # Callers evaluate in inference mode, in which nothing can be trained.
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
-        x = torch.rand(batch_size, *model.image_shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        generator = torch.Generator().manual_seed(sampling.seed)
+        x = torch.rand(sampling.batch_size, *model.image_shape, generator=generator) * 2 - 1
         runs = [_Run(copy.deepcopy(model), True, x), _Run(unconditional(model), False, x)]
-        costs = [_cost(run, steps, sampler, repeats) for run in runs]
+        costs = [_cost(run, sampling, repeats) for run in runs]
     protocol = {
-        "steps": steps,
-        "sampler": sampler,
-        "batch_size": batch_size,
+        "steps": sampling.steps,
+        "sampler": sampling.sampler,
+        "batch_size": sampling.batch_size,
         "precision": "float32",
         "device": torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "CPU",
         "threads": torch.get_num_threads(),
@@ -111,7 +102,7 @@ def cost(
 
 
 def unconditional(model: PatronusModule) -> PatronusModule:
-    """A copy whose denoiser has lost the layers that take activations in; whatever s it is given says nothing."""
+    """Return a copy whose denoiser has lost the layers that take activations in, so that it ignores them."""
     twin = copy.deepcopy(model)
     twin.denoiser.condition = _Nothing(4 * twin.denoiser.base)  # type: ignore[assignment]
     for block in twin.denoiser.modules():
@@ -121,7 +112,7 @@ def unconditional(model: PatronusModule) -> PatronusModule:
 
 
 class _Nothing(nn.Module):
-    """Zeros instead of a linear layer: (b, width), or a single one that broadcasts."""
+    """Return zeros in place of a linear layer: shape (b, width), or a single zero that broadcasts."""
 
     def __init__(self, width: int | None = None) -> None:
         super().__init__()
@@ -140,11 +131,11 @@ class _Run:
         self.parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
 
     def activations(self, x: Image) -> Activations:
-        """Of the images; zeros cost nothing where they are not used."""
+        """Return the activations of images; the unconditional twin gets zeros, which cost nothing."""
         return self.model.encode(x) if self.conditional else x.new_zeros(len(x), self.model.prototypes.count)
 
     def training(self) -> Callable[[], None]:
-        """A function that takes one step."""
+        """Return a function that takes one training step."""
         optimiser = torch.optim.AdamW(self.parameters, lr=1e-6)
         self.model.train()
 
@@ -161,7 +152,7 @@ class _Run:
         return step
 
     def evaluating(self, evaluations: int) -> None:
-        """Encode one image and denoise it that often."""
+        """Encode one image, and denoise it so many times."""
         self.model.eval()
         x, t = self.x[:1], torch.zeros(1, dtype=torch.long, device=self.x.device)
         denoise = self.model.denoiser_for(self.activations(x))
@@ -175,25 +166,22 @@ class _Run:
             self.model.decode(torch.randn_like(self.x), self.activations(self.x), steps, sampler)
 
 
-def _cost(run: _Run, steps: int, sampler: Sampler, repeats: int) -> Cost:
+def _cost(run: _Run, sampling: Sampling, repeats: int) -> Cost:
     # With gradients: without, attention takes a fused path whose FLOPs are not counted.
-    once, twice = (_flops(lambda n=n: run.evaluating(n)) for n in (1, 2))  # type: ignore[misc]
-    timed = min(steps, TIMED_STEPS)
-    weights = sum(tensor.nbytes for tensor in (*run.parameters, *run.model.buffers()))
-    sampling = _seconds(lambda: run.sampling(timed, sampler), repeats) / timed
-    step = run.training()
+    once, twice = (count_flops(lambda n=n: run.evaluating(n)) for n in (1, 2))  # type: ignore[misc]
+    timed = min(sampling.steps, TIMED_STEPS)
+    seconds_per_step = _seconds(lambda: run.sampling(timed, sampling.sampler), repeats) / timed
     return Cost(
         parameters=sum(parameter.numel() for parameter in run.parameters),
         flops_per_evaluation=twice - once,
-        flops_per_image=once + (steps - 1) * (twice - once),
-        training_images_per_second=len(run.x) / _seconds(step, repeats),
-        seconds_per_image=sampling * steps / len(run.x),
-        sampling_megabytes=(weights + peak_bytes(lambda: run.sampling(1, sampler))) / 1e6,
-        training_megabytes=(weights + peak_bytes(run.training())) / 1e6,
+        flops_per_image=once + (sampling.steps - 1) * (twice - once),
+        training_images_per_second=len(run.x) / _seconds(run.training(), repeats),
+        seconds_per_image=seconds_per_step * sampling.steps / len(run.x),
     )
 
 
-def _flops(function: Callable[[], None]) -> int:
+def count_flops(function: Callable[[], None]) -> int:
+    """Return the FLOPs of the matrix products and convolutions of a function, as PyTorch counts them."""
     with FlopCounterMode(display=False) as counter:
         function()
     total: int = counter.get_total_flops()
@@ -201,7 +189,7 @@ def _flops(function: Callable[[], None]) -> int:
 
 
 def _seconds(function: Callable[[], None], repeats: int) -> float:
-    """Median of some runs, after one that warms up."""
+    """Return the median time of some runs, after one that warms up."""
     times = []
     for _ in range(repeats + 1):
         began = time.perf_counter()
@@ -210,44 +198,3 @@ def _seconds(function: Callable[[], None], repeats: int) -> float:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - began)
     return median(times[1:])
-
-
-def peak_bytes(function: Callable[[], None]) -> int:
-    """The most bytes that tensors made by a function took at one time; the scratch memory of kernels does not count."""
-    with LiveBytes() as live:
-        function()
-    peak: int = live.peak
-    return peak
-
-
-class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of tensors from when an operation returns them until the last reference is gone.
-
-    Attributes:
-        peak: most at one time.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.peak = 0
-        self._known = WeakIdKeyDictionary()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given, kwargs = tree_leaves((args, kwargs or {})), kwargs or {}
-        before = [value.untyped_storage() for value in given if isinstance(value, Tensor)]
-        result = func(*args, **kwargs)
-        for value in tree_leaves(result):
-            if isinstance(value, Tensor):
-                self._add(value.untyped_storage(), before)
-        return result
-
-    def _add(self, storage: torch.UntypedStorage, before: list[torch.UntypedStorage]) -> None:
-        if storage in self._known or any(storage.data_ptr() == other.data_ptr() for other in before):
-            return
-        self._known[storage] = True
-        self.now += storage.nbytes()
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._remove, storage.nbytes())
-
-    def _remove(self, size: int) -> None:
-        self.now -= size

@@ -1,16 +1,19 @@
-"""Images decoded from activations: how close to their originals, what is preserved, how far from real ones as a set."""
+"""The quality of decoded images: how close to their originals, what they preserve, how far from real ones as a set."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from patronus_pl.analysis.attributes.judges import Judge, judged, train_judge
 from patronus_pl.analysis.editing.decoding import decode_from_noise
+from patronus_pl.analysis.evaluate.networks import Networks
 from patronus_pl.analysis.evaluate.plan import EvaluationPlan
 from patronus_pl.analysis.protocol import Picked, Section, attempt, pixel_hash
 from patronus_pl.diffusion.sampling import Sampling
@@ -35,29 +38,30 @@ from patronus_pl.pixels import as_floats
 from patronus_pl.types import Activations, Image, ImageBytes
 
 NEIGHBOURS = 3
-"""Of precision and recall."""
+"""Number of nearest neighbours of precision and recall."""
 SUBSET = 1000
-"""Images in a subset of the kernel distance; half of all, if that is fewer."""
+"""Number of images in a subset of the kernel distance; half of all, if that is fewer."""
 JUDGE_EPOCHS = 4
+"""Passes of the judge over the training images."""
 NO_ATTRIBUTES = "the data have no attributes; give a table of them to measure what s knows and keeps"
 NO_PRIOR = "no prior was given; give its checkpoint with --evaluation.prior"
 
 
-@dataclass(frozen=True)
-class Networks:
-    """What looks at images.
+class SampledImages(NamedTuple):
+    """All images that an evaluation draws.
 
     Attributes:
-        features: of distances, see `patronus_pl.metrics.features`.
-        no_fid: why these are not Inception's, if they are not.
-        lpips: its network, or why there is none.
-        cache: folder for the features of real images; None computes them each time.
+        generated: from s of test images and random noise.
+        inverted: from s of test images and their own inverted noise.
+        others: from s of training images; None without a prior. The distances are to the test images, so that these
+            images' own s come closer than those of any prior can: `others` is what a perfect prior would reach.
+        imagined: from s that the prior draws; None without a prior.
     """
 
-    features: nn.Module
-    no_fid: str = ""
-    lpips: nn.Module | str = "not asked for"
-    cache: str | None = None
+    generated: ImageBytes
+    inverted: ImageBytes
+    others: ImageBytes | None
+    imagined: ImageBytes | None
 
 
 def generate(model: PatronusModule, s: Activations, rows: Sequence[int], sampling: Sampling) -> ImageBytes:
@@ -72,14 +76,14 @@ def reconstruction(
     plan: EvaluationPlan,
     network: nn.Module | str,
 ) -> Section:
-    """MSE, PSNR, SSIM, LPIPS of pictures decoded from random and from inverted noise, means over images.
+    """Return MSE, PSNR, SSIM and LPIPS of images decoded from random and from inverted noise, means over images.
 
     Args:
         shown: the originals.
-        generated: from random noise, the first ones in the order of the originals.
-        inverted: from inverted noise, of the first originals.
-        plan: how they were made.
-        network: LPIPS', or why there is none.
+        generated: images from random noise, the first ones in the order of the originals.
+        inverted: images from inverted noise, in the order of the first originals.
+        plan: how the images were drawn.
+        network: the network of LPIPS, or why there is none.
     """
     n = len(shown.images)
     return {
@@ -103,11 +107,11 @@ def _likeness(pictures: ImageBytes, originals: ImageBytes, network: nn.Module | 
 
 @dataclass(frozen=True)
 class Preservation:
-    """What `preservation` found; NaN for an attribute that the judge does not know.
+    """What `preservation` found, for a attributes; NaN for an attribute that the judge does not know.
 
     Attributes:
-        same: (a,) share of images of which the judge reads the attribute the same in the original and in the picture.
-        by_chance: (a,) the same, with the picture of another image (the one before).
+        same: (a,) share of images where the judge reads the attribute the same in the original and in the picture.
+        by_chance: (a,) the same share, with the picture of another image (the one before).
         judge_accuracy: (a,) share of originals that the judge reads as they are labelled; NaN without labels.
     """
 
@@ -119,13 +123,13 @@ class Preservation:
 def preservation(
     judge: Judge, images: ImageBytes, pictures: ImageBytes, attributes: Float[Tensor, "n a"]
 ) -> Preservation:
-    """How much of what a judge sees in n images it sees in n pictures of them.
+    """Compare what a judge reads in n images and in n pictures that were decoded from their activations.
 
     Args:
-        judge: reads attributes.
-        images: (n, c, h, w) originals.
-        pictures: (n, c, h, w) decoded from their activations.
-        attributes: (n, a) of 0, 1 and NaN (unknown), for the judge's own accuracy.
+        judge: gives each attribute of an image a score.
+        images: the originals, shape (n, c, h, w).
+        pictures: the decoded pictures, shape (n, c, h, w).
+        attributes: labels, shape (n, a), of 0, 1 and NaN (unknown); they measure the judge's own accuracy.
     """
     before, after = (judged(judge, x, attributes.shape[1]) for x in (images, pictures))
     known, seen, kept = ~before.isnan(), before > 0.5, after > 0.5
@@ -140,14 +144,14 @@ def preservation(
 def preserved(
     learned: Picked, shown: Picked, generated: ImageBytes, names: Sequence[str], plan: EvaluationPlan
 ) -> Section:
-    """Which attributes a judge reads the same in image and picture: s was the same, the noise another.
+    """Train a judge, and return which attributes it reads the same in images and in pictures of the same s.
 
     Args:
         learned: training images, from which the judge learns.
         shown: the originals.
         generated: pictures from random noise, the first ones in the order of the originals.
-        names: of the attributes.
-        plan: how the pictures were made.
+        names: names of the attributes.
+        plan: how the pictures were drawn.
     """
     if not names:
         return {"absent": NO_ATTRIBUTES}
@@ -169,58 +173,53 @@ def preserved(
     }
 
 
-def distances(
-    reference: Picked,
-    generated: ImageBytes,
-    others: ImageBytes | None,
-    imagined: ImageBytes | None,
-    plan: EvaluationPlan,
-    networks: Networks,
-) -> Section:
-    """Fréchet and kernel distance, precision and recall, Inception score, of images from real s and from the prior.
+def distances(reference: Picked, drawn: SampledImages, plan: EvaluationPlan, networks: Networks) -> Section:
+    """Return Fréchet and kernel distance, precision and recall, and Inception score of images from real s and a prior.
 
     Args:
-        reference: real images.
-        generated: from s of the reference's own images.
-        others: from s of other real images, which is what a perfect prior would draw from; None without a prior.
-        imagined: from s of the prior; None without one.
-        plan: how they were made.
-        networks: whose features.
+        reference: the real images.
+        drawn: the images to compare with them.
+        plan: how these were drawn.
+        networks: the feature network, and the folder of its cache.
     """
     network, name = networks.features, distance_name(networks.features)
     known = real_features(network, reference, networks.cache)
-    real = _compare(network, known, generated, plan)
-    section = {
-        "protocol": {
-            "reference": reference.protocol(),
-            "generated": plan.images,
-            **plan.sampler_protocol(),
-            "network": type(network).__name__,
-            "network_hash": network_hash(network),
-            "subsets": plan.subsets,
-            "neighbours": NEIGHBOURS,
-        },
-        **({"FID": {"absent": networks.no_fid}} if networks.no_fid else {}),
-        "from_real_s": real,
+    protocol = {
+        "reference": reference.protocol(),
+        "generated": plan.images,
+        **plan.sampler_protocol(),
+        "network": type(network).__name__,
+        "network_hash": network_hash(network),
+        "subsets": plan.subsets,
+        "neighbours": NEIGHBOURS,
     }
-    if others is None or imagined is None:
+    real = _compare(network, known, drawn.generated, plan)
+    missing = {"FID": {"absent": networks.no_fid}} if networks.no_fid else {}
+    section = {"protocol": protocol, **missing, "from_real_s": real}
+    if drawn.others is None or drawn.imagined is None:
         return {**section, "from_prior": {"absent": NO_PRIOR}}
-    training, prior = (_compare(network, known, images, plan) for images in (others, imagined))
+    training, prior = (_compare(network, known, images, plan) for images in (drawn.others, drawn.imagined))
     return {
         **section,
         "from_training_s": training,
         "from_prior": prior,
         "prior_minus_real_s": prior[name] - real[name],
         "prior_minus_training_s": prior[name] - training[name],
-        # Never 0 but where a model ignores s: no two samples are alike.
+        # The divisor is 0 only where a model ignores s: otherwise no two samples are alike.
         "prior_over_training_s": prior[name] / training[name] if training[name] else math.nan,
     }
 
 
 def real_features(network: nn.Module, picked: Picked, cache: str | None) -> Float[Tensor, "n d"]:
-    """Features of real images, from the cache if there is one: its key are the network and every pixel."""
+    """Return the features of real images, shape (n, d), from a cache whose key is the network and every pixel.
 
-    def compute() -> Mapping[str, Any]:
+    Args:
+        network: the feature network.
+        picked: the images.
+        cache: folder of the cache; None computes the features each time.
+    """
+
+    def compute() -> dict[str, NDArray[np.float32]]:
         return {"features": _features(network, picked.bytes).numpy()}
 
     if cache is None:
@@ -238,16 +237,13 @@ def _compare(network: nn.Module, real: Float[Tensor, "n d"], images: ImageBytes,
     made = _features(network, images)
     size = min(SUBSET, len(real) // 2, len(made) // 2)
     section: Section = {distance_name(network): frechet_distance(real, made)}
-    section["kernel_distance"], section["kernel_distance_std"] = (
-        kernel_distance(real, made, plan.subsets, size, plan.sampling.seed)
-        if size > 1
-        else (float("nan"), float("nan"))
-    )
+    kernel = kernel_distance(real, made, plan.subsets, size, plan.sampling.seed) if size > 1 else (math.nan, math.nan)
+    section["kernel_distance"], section["kernel_distance_std"] = kernel
     section.update(
         attempt(lambda: dict(zip(("precision", "recall"), precision_recall(real, made, NEIGHBOURS), strict=True)))
     )
     if isinstance(network, InceptionFeatures):
         section["inception_score"], section["inception_score_std"] = inception_score(network.logits(made))
     else:
-        section["inception_score"] = {"absent": "it takes Inception's class logits"}
+        section["inception_score"] = {"absent": "it needs the class logits of Inception, the network of the FID"}
     return section

@@ -1,4 +1,4 @@
-"""What activations know of attributes."""
+"""Numbers of the activations: whether prototypes vary and differ, and what they know of attributes."""
 
 from collections.abc import Sequence
 
@@ -6,9 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from patronus_pl.analysis.evaluate.image_quality import (
-    NO_ATTRIBUTES,
-)
+from patronus_pl.analysis.evaluate.image_quality import NO_ATTRIBUTES
 from patronus_pl.analysis.explain.census import census
 from patronus_pl.analysis.protocol import FOLDS, Picked, Section, attempt
 from patronus_pl.analysis.subject import Subject
@@ -17,12 +15,14 @@ from patronus_pl.types import Activations
 
 
 def prototype_health(s: Activations, vectors: Float[Tensor, "m d"], picked: Picked) -> Section:
-    """Whether prototypes live and differ: the census, without the global ones, which similarity maps would show.
+    """Return whether prototypes vary and differ: the census, without global prototypes, which only maps would show.
+
+    `nearest_cosine` is the mean over prototypes of the cosine to the nearest other one.
 
     Args:
-        s: (n, m) activations.
-        vectors: (m, d) the prototypes. `nearest_cosine` is the mean cosine between one and the next.
-        picked: the images that s is of.
+        s: activations of the images, shape (n, m).
+        vectors: the prototypes, shape (m, d).
+        picked: the n images.
     """
     found = census(s, vectors)
     numbers = {name: value for name, value in found.summary().items() if name != "global"}
@@ -30,13 +30,13 @@ def prototype_health(s: Activations, vectors: Float[Tensor, "m d"], picked: Pick
 
 
 def latent_quality(s: Activations, picked: Picked, subject: Subject, seed: int) -> Section:
-    """What activations know of attributes: linear probe, by kind of attribute and as classes; TAD; DCI.
+    """Return what activations know of attributes: linear probes (also by kind of attribute, and as classes), TAD, DCI.
 
     Args:
-        s: (n, m) activations.
-        picked: the images they are of.
+        s: activations of the images, shape (n, m).
+        picked: the n images, with their attributes.
         subject: names and kinds of the attributes.
-        seed: of the folds.
+        seed: seed of the folds.
     """
     names, kinds, y = subject.attribute_names, subject.attribute_kind, picked.attributes
     if not names:
@@ -74,7 +74,7 @@ def _dci(s: Activations, y: Float[np.ndarray, "n a"], seed: int) -> Section:
 
 
 def _by_kind(auroc: Float[np.ndarray, " a"], kinds: Sequence[str]) -> Section:
-    """Means over local and global attributes, and how far the former are ahead."""
+    """Return the mean over local and over global attributes, and how far local ones are ahead."""
     means = {}
     for kind in ("local", "global"):
         found = auroc[[k for k, other in enumerate(kinds) if other == kind]]
@@ -83,8 +83,8 @@ def _by_kind(auroc: Float[np.ndarray, " a"], kinds: Sequence[str]) -> Section:
 
 
 def _classes(s: Activations, y: Float[np.ndarray, "n a"], seed: int) -> Section:
-    """Accuracy of one multinomial probe, if each image belongs to exactly one of the attributes."""
+    """Return the accuracy of one multinomial probe, if exactly one attribute holds in each image."""
     if y.shape[1] < 3 or not (np.isin(y, (0, 1)).all() and (y.sum(1) == 1).all()):
-        return {"absent": "the attributes are no classes: more or less than one holds in some images"}
+        return {"absent": "the attributes are no classes: in some images none holds, or more than one"}
     probe = linear_probe(s, y.argmax(1), FOLDS, seed)
     return {"accuracy": probe.score, "std": probe.std}

@@ -1,9 +1,30 @@
 """`EvaluationPlan`: how much an evaluation measures, and how its images are drawn; with the two presets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from patronus_pl.analysis.protocol import Section
-from patronus_pl.diffusion.sampling import Sampling
+from patronus_pl.diffusion.sampling import Sampler, Sampling
+
+
+@dataclass(frozen=True)
+class SamplingChanges:
+    """What to change of a preset's sampling; a field that is None stays as the preset has it.
+
+    Attributes:
+        steps: number of noise levels that a sampler or an inversion visits.
+        sampler: `ddim` or `dpm++`.
+        seed: seed of all noise, and also of folds and resampling.
+        batch_size: images that pass the denoiser at a time.
+    """
+
+    steps: int | None = None
+    sampler: Sampler | None = None
+    seed: int | None = None
+    batch_size: int | None = None
+
+    def applied_to(self, preset: Sampling) -> Sampling:
+        """Return the preset's sampling with these changes."""
+        return replace(preset, **{name: value for name, value in vars(self).items() if value is not None})
 
 
 @dataclass(frozen=True)

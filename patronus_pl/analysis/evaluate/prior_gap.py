@@ -1,4 +1,4 @@
-"""How far activations from a prior are from those of real images, beside what simple densities achieve."""
+"""The prior gap: how well activations from a prior can be told from real ones, beside what simple densities achieve."""
 
 import warnings
 from dataclasses import asdict, dataclass
@@ -17,21 +17,21 @@ from patronus_pl.modules import LatentPrior
 from patronus_pl.types import Activations
 
 FEWEST = 8
-"""Components of the smallest mixture."""
+"""Number of components of the smallest mixture."""
 ROWS_EACH = 100
-"""Rows that every component must have on average."""
+"""Number of rows that every component must have on average."""
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Two-sample AUC against held-out real activations: 0.5 is perfect, 1 means that every row can be told.
+    """Two-sample AUCs against held-out real activations: at 0.5 no row can be told from a real one, at 1 every row can.
 
     Attributes:
-        prior: of the prior's samples.
-        mixture: of a Gaussian mixture with full covariances.
-        gaussian: of one Gaussian.
-        real: of real activations, the training ones: what a perfect prior gets.
-        components: of the mixture.
+        prior: AUC of the prior's samples.
+        mixture: AUC of samples from a Gaussian mixture with full covariances.
+        gaussian: AUC of samples from one Gaussian.
+        real: AUC of real activations, the training ones, which is what a perfect prior would reach.
+        components: number of components of the mixture.
     """
 
     prior: float
@@ -41,24 +41,24 @@ class Gap:
     components: int
 
     def summary(self) -> dict[str, float]:
-        """Plain numbers, for a logger or JSON."""
+        """Return plain numbers, for a logger or JSON."""
         return asdict(self)
 
 
 def gap_meter(real_train: Table, real_test: Table, prior_samples: Table, seed: int = 0) -> Gap:
-    """Two-sample AUC of the prior, of a Gaussian mixture, of a Gaussian and of real activations, by the same test.
+    """Test samples of the prior, a Gaussian mixture, a Gaussian and real activations against held-out real ones.
 
-    Each is compared with `real_test` on as many rows as the smallest of the three samples has. Both baselines learn
+    Each is compared with `real_test` on as many rows as the smallest of the three tables has. Both baselines learn
     from `real_train` and are clamped to its range, as the prior is.
 
     Args:
-        real_train: (n, m) what the prior was trained on, finite.
-        real_test: (k, m) held out, finite.
-        prior_samples: (l, m), finite.
-        seed: of baselines and tests.
+        real_train: activations that the prior was trained on, shape (n, m), finite.
+        real_test: held-out activations, shape (k, m), finite.
+        prior_samples: samples of the prior, shape (l, m), finite.
+        seed: seed of baselines and tests.
 
     Raises:
-        InvalidOptionError: other columns, or rows that are not finite.
+        InvalidOptionError: the tables differ in their columns, or have rows that are not finite.
     """
     train, test, fake = (check_activations(table) for table in (real_train, real_test, prior_samples))
     count = min(len(train), len(test), len(fake))
@@ -84,7 +84,7 @@ def gap_meter(real_train: Table, real_test: Table, prior_samples: Table, seed: i
 
 
 def _best_mixture(z: Array, seed: int) -> GaussianMixture:
-    """Of 8, 32, 128, ... components the first that the Bayesian information criterion prefers to four times as many."""
+    """Take four times as many components (8, 32, 128, …) for as long as the Bayesian information criterion improves."""
     best = _fitted(z, FEWEST, seed)
     while 4 * best.n_components <= len(z) // ROWS_EACH:
         larger = _fitted(z, 4 * best.n_components, seed)
@@ -102,24 +102,19 @@ def _fitted(z: Array, components: int, seed: int) -> GaussianMixture:
         return mixture.fit(z)
 
 
-def sample(prior: LatentPrior, n: int, seed: int) -> Activations:
-    """Activations from nothing, as `prior_protocol` says."""
-    return prior.sample(n, seed).cpu()
-
-
 def prior_protocol(prior: LatentPrior, seed: int) -> Section:
-    """How a prior is sampled."""
+    """Return how a prior is sampled."""
     return {"sampler": "ddim", "steps": prior.default_steps, "seed": seed}
 
 
 def prior_quality(prior: LatentPrior, s_train: Activations, s_test: Float[Tensor, "k m"], seed: int) -> Section:
-    """The gap meter: how well samples of the prior can be told from real activations.
+    """Return how well samples of the prior can be told from real activations.
 
     Args:
-        prior: what draws.
-        s_train: (n, m) what it learned from.
-        s_test: (k, m) held out.
-        seed: of samples, baselines and tests.
+        prior: the prior.
+        s_train: activations that it learned from, shape (n, m).
+        s_test: held-out activations, shape (k, m).
+        seed: seed of samples, baselines and tests.
     """
-    gap = gap_meter(s_train, s_test, sample(prior, len(s_test), seed), seed)
+    gap = gap_meter(s_train, s_test, prior.sample(len(s_test), seed).cpu(), seed)
     return {"weights": network_hash(prior), "two_sample_auc": gap.summary()}

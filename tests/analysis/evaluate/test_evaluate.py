@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from patronus_pl.analysis.editing.decoding import decode_from_noise
 from patronus_pl.analysis.evaluate.evaluate import evaluate
-from patronus_pl.analysis.evaluate.image_quality import Networks, Preservation, preservation, real_features
+from patronus_pl.analysis.evaluate.image_quality import Preservation, preservation, real_features
 from patronus_pl.analysis.evaluate.latents import latent_quality, prototype_health
+from patronus_pl.analysis.evaluate.networks import Networks
 from patronus_pl.analysis.evaluate.plan import PRESETS, EvaluationPlan
 from patronus_pl.analysis.evaluate.prior_gap import prior_quality
 from patronus_pl.analysis.protocol import DIGITS, Picked, attempt, commit, made_with, pixel_hash, plain
