@@ -24,7 +24,7 @@ PAPER_START: dict[str, Any] = {
     },
     "objective": {name: {"weight": 0.0} for name in PENALTIES},
 }
-"""How configs/paper.yaml starts and feeds prototypes, and no penalty of ours; loss and optimiser stay the recipe's."""
+"""The start of configs/paper.yaml: its prototypes, and no penalty of ours; loss and optimiser stay the recipe's."""
 
 NUMBERS: dict[str, Sequence[str | int]] = {
     "probe": ("latents", "probe", "auroc"),
@@ -45,7 +45,7 @@ NUMBERS: dict[str, Sequence[str | int]] = {
     "eff. rank": ("prototypes", "effective_rank"),
     "nearest cos": ("prototypes", "nearest_cosine"),
 }
-"""Columns of the table, and where an evaluation has them."""
+"""Columns of the table, and the place of each in an evaluation."""
 LEGEND = """\
 δ: margin of the distinctness loss. paper: prototypes start, and reach the denoiser, as the paper's. probe: AUROC of
 a linear probe. MSE, PSNR: of reconstructions from s and random noise. loss ratio: denoising loss with another image's s
@@ -55,12 +55,12 @@ nearest cos: mean cosine between a prototype and the next."""
 
 
 class Variant(NamedTuple):
-    """One of the models.
+    """One kind of model to train.
 
     Attributes:
-        m: prototypes.
+        m: number of prototypes.
         dim: D, their length.
-        margin: δ of the distinctness loss; 0 for none.
+        margin: δ of the distinctness loss; 0 trains without this loss.
         paper: whether the prototypes start as the paper's.
     """
 
@@ -71,21 +71,21 @@ class Variant(NamedTuple):
 
     @property
     def label(self) -> str:
-        """In words."""
+        """Its name in the table."""
         parts = [f"m={self.m} D={self.dim}", "paper" * self.paper, f"δ={self.margin:g}" * (self.margin > 0)]
         return " ".join(filter(None, parts))
 
     @property
     def folder(self) -> str:
-        """Of its files."""
+        """The name of its folder, without the seed."""
         return f"m{self.m}_D{self.dim}" + "_paper" * self.paper + f"_delta_{self.margin:g}" * (self.margin > 0)
 
     def options(self, channels: Sequence[int], weight: float) -> list[str]:
-        """Of `patronus fit`.
+        """Return the options of `patronus fit` that make it.
 
         Args:
-            channels: the encoder's, of which the last is replaced.
-            weight: of the distinctness loss.
+            channels: channels of the recipe's encoder, of which the last is replaced.
+            weight: weight of the distinctness loss.
         """
         parts: dict[str, dict[str, Any]] = {
             "encoder": {"channels": [*channels[:-1], self.dim]},
@@ -118,38 +118,38 @@ def ablate(
     """Train and evaluate a recipe with other numbers and lengths of prototypes, and with the distinctness loss.
 
     The recipe itself comes first; then each number and each length, one changed at a time; then each margin, also with
-    prototypes that start as the paper's, where they collapse. One model after the other; what is finished is not done
-    again. Writes a folder for each model, and ablation.md, ablation.json and ablation.png.
+    prototypes that start as the paper's, where they collapse. What is finished is not done again. Writes a folder for
+    each model, and ablation.md, ablation.json and ablation.png.
 
     Args:
         recipe: YAML of a run, as configs/quickstart.yaml.
         out: folder for all.
-        counts: m, numbers of prototypes, with commas; may be empty.
-        dims: D, lengths of prototypes, with commas; may be empty.
-        distinctness: δ, margins of the distinctness loss, with commas; empty: none, nor the paper's start.
-        weight: of the distinctness loss.
+        counts: numbers of prototypes m, with commas; may be empty.
+        dims: lengths of prototypes D, with commas; may be empty.
+        distinctness: margins δ of the distinctness loss, with commas; empty leaves out the paper's start too.
+        weight: weight of the distinctness loss.
         grid: train every number with every length.
-        seeds: models of each kind.
-        max_steps: of each training; by default that of the config.
+        seeds: number of models of each kind.
+        max_steps: number of training steps; by default that of the recipe.
         options: more options of `patronus fit`.
         test_options: more options of `patronus test`, such as `--evaluation.n=200`.
     """
     count, dim, channels = sizes(read_config(recipe)["model"], recipe)
-    kinds = variants(
-        (count, dim), _numbers("counts", counts, int), _numbers("dims", dims, int), margins(distinctness), grid
-    )
+    others = _numbers("counts", counts, int), _numbers("dims", dims, int), margins(distinctness)
     if seeds < 1 or weight <= 0:
         raise InvalidOptionError(f"--seeds is {seeds} and --weight {weight}; the one must be at least 1, both positive")
-    folder = writable_folder(Path(out))
+    kinds, folder = variants((count, dim), *others, grid), writable_folder(Path(out))
     for kind, seed in tqdm([(kind, seed) for kind in kinds for seed in range(seeds)], desc="models", unit="model"):
         run = writable_folder(folder / f"{kind.folder}_seed_{seed}")
         train(run, recipe, seed, [*kind.options(channels, weight), *options], max_steps)
         _evaluate(run, folder / "features", test_options)
-    found = []
-    for kind in kinds:
-        runs = [read(folder / f"{kind.folder}_seed_{seed}") for seed in range(seeds)]
-        found.append({"label": kind.label, **kind._asdict(), "runs": runs})
-    result = {"recipe": recipe, "max_steps": max_steps, "weight": weight, "variants": found}
+    runs = {kind: [read(folder / f"{kind.folder}_seed_{seed}") for seed in range(seeds)] for kind in kinds}
+    found = [{"label": kind.label, **kind._asdict(), "runs": runs[kind]} for kind in kinds]
+    _write(folder, {"recipe": recipe, "max_steps": max_steps, "weight": weight, "variants": found})
+
+
+def _write(folder: Path, result: dict[str, Any]) -> None:
+    found = result["variants"]
     (folder / "ablation.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     (folder / "ablation.png").write_bytes(draw(found))
     (folder / "ablation.md").write_text(f"{table(found)}\n\n{LEGEND}\n", encoding="utf-8")
@@ -160,14 +160,14 @@ def ablate(
 
 
 def sizes(model: Any, recipe: str) -> tuple[int, int, list[int]]:
-    """M, D and the encoder's channels.
+    """Return m, D and the encoder's channels.
 
     Args:
-        model: section of a config.
-        recipe: its file, for the error.
+        model: the section `model` of a config.
+        recipe: the file of the config, for the error.
 
     Raises:
-        InvalidOptionError: it is not of a model with prototypes, or leaves its sizes out.
+        InvalidOptionError: the config is not of a model with prototypes, or leaves these sizes out.
     """
     try:
         # A part may be written with its class, or as its options alone.
@@ -193,7 +193,7 @@ def _numbers(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
 
 
 def margins(text: str) -> list[float]:
-    """Those of the distinctness loss.
+    """Return the margins of the distinctness loss that a text with commas names.
 
     Raises:
         InvalidOptionError: one is no number in (0, 1].
@@ -207,14 +207,14 @@ def margins(text: str) -> list[float]:
 def variants(
     own: tuple[int, int], counts: Sequence[int], dims: Sequence[int], deltas: Sequence[float], grid: bool
 ) -> list[Variant]:
-    """The recipe itself, then the others, each once.
+    """Return the recipe itself, then the other kinds of models, each once.
 
     Args:
         own: m and D of the recipe.
-        counts: other m.
-        dims: other D.
+        counts: other values of m.
+        dims: other values of D.
         deltas: margins, for the recipe and for the paper's start; without any, the paper's start is left out too.
-        grid: each m with each D, instead of one of them with the recipe's own.
+        grid: combine each m with each D, instead of each with the recipe's own.
     """
     m, d = own
     apart = [*((count, d) for count in counts), *((m, dim) for dim in dims)]
@@ -226,7 +226,7 @@ def variants(
 
 
 def _evaluate(run: Path, cache: Path, options: Sequence[str]) -> None:
-    """`patronus test`; features of the real images are shared by all models."""
+    """Run `patronus test`; all models share the features of the real images."""
     checkpoint = find_checkpoint(str(run / "fit"))
     model = ["--config", str(run_folder(checkpoint) / "config.yaml"), f"--ckpt_path={checkpoint}"]
     place = ["--trainer.logger.init_args.name=test", f"--evaluation.out={run}", f"--evaluation.cache={cache}"]
@@ -237,7 +237,7 @@ def _evaluate(run: Path, cache: Path, options: Sequence[str]) -> None:
 
 
 def read(run: Path) -> dict[str, float | None]:
-    """The numbers of an evaluation, None for what it has not."""
+    """Return the numbers of an evaluation; None for those that it lacks."""
     evaluation = read_evaluation(str(run))
     return {name: _at(evaluation, path) for name, path in NUMBERS.items()}
 
@@ -252,7 +252,7 @@ def _at(value: Any, path: Sequence[str | int]) -> float | None:
 
 
 def _shown(found: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[list[float]]]]:
-    """Each number that any model has, of all variants and seeds; NaN for unknown."""
+    """Yield each number that any model has, for all variants and seeds; NaN where it is unknown."""
     for name in NUMBERS:
         values = [[math.nan if run[name] is None else run[name] for run in variant["runs"]] for variant in found]
         if np.isfinite(values).any():
@@ -260,7 +260,7 @@ def _shown(found: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[list[flo
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:
-    """Markdown: mean over seeds, ± their standard deviation if there are several.
+    """Return a table in Markdown: means over seeds, ± their standard deviation if there are several.
 
     Args:
         found: variants, each with its `label` and the numbers of its `runs`.
@@ -283,6 +283,6 @@ def _cell(values: Sequence[float]) -> str:
 
 
 def draw(found: Sequence[dict[str, Any]]) -> bytes:
-    """A panel for each number, in it a row for each variant and a point for each seed."""
+    """Return a PNG with a panel for each number, in it a row for each variant and a point for each seed."""
     names, values = zip(*_shown(found), strict=True)
     return figures.panels(torch.tensor(values), names, [variant["label"] for variant in found], "Ablation")

@@ -1,4 +1,4 @@
-"""What experiments of many models share: each step a `patronus` command of its own, and none is done twice."""
+"""The steps of experiments with many models: each is a `patronus` command of its own, and none is done twice."""
 
 import shlex
 import subprocess
@@ -18,16 +18,16 @@ PATIENCE = 30.0
 
 
 def read_config(config: str) -> dict[str, Any]:
-    """The YAML of a run.
+    """Return the YAML of a run, with the YAML files that it names in their places.
 
     Raises:
-        InvalidOptionError: there is no such file, or it is not one.
+        InvalidOptionError: there is no such file, or it is not the YAML of a run.
     """
     path, remedy = Path(config), "name the YAML of a run, as configs/quickstart.yaml"
     if not path.is_file():
         raise InvalidOptionError(f"{config!r}: no such file; {remedy}")
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = _with_included(yaml.safe_load(path.read_text(encoding="utf-8")), path.parent)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InvalidOptionError(f"{config!r}: {' '.join(str(error).split())}; {remedy}") from error
     if not isinstance(found, dict) or not {"data", "model"} <= found.keys():
@@ -35,15 +35,24 @@ def read_config(config: str) -> dict[str, Any]:
     return found
 
 
+def _with_included(value: Any, folder: Path) -> Any:
+    """Replace the names of YAML files, which are relative to the file that names them, by what these files say."""
+    if isinstance(value, dict):
+        return {key: _with_included(entry, folder) for key, entry in value.items()}
+    if isinstance(value, str) and value.endswith((".yaml", ".yml")) and (file := folder / value).is_file():
+        return _with_included(yaml.safe_load(file.read_text(encoding="utf-8")), file.parent)
+    return value
+
+
 def train(run: Path, config: str, seed: int, options: Sequence[str], max_steps: int | None = None) -> None:
-    """`patronus fit` into `run/fit`, unless this run has a model already; an interrupted one goes on where it was.
+    """Run `patronus fit` into `run/fit`, unless this run has a model already; resume it if it was interrupted.
 
     Args:
         run: folder of the model.
         config: YAML of the run.
-        seed: of weights, noise and the order of images.
+        seed: seed of weights, noise and the order of images.
         options: more options of `patronus fit`.
-        max_steps: of the training; by default that of the config.
+        max_steps: number of training steps; by default that of the config.
     """
     seeds = [f"--seed_everything={seed}", f"--model.init_args.seed={seed}"]
     length = [] if max_steps is None else [f"--trainer.max_steps={max_steps}"]
@@ -55,12 +64,12 @@ def train(run: Path, config: str, seed: int, options: Sequence[str], max_steps: 
 
 
 def once(arguments: Sequence[str], log: Path, result: Path, resume: Sequence[str] = ()) -> None:
-    """A command, unless its result is there.
+    """Run a command, unless its result is there.
 
     Args:
-        arguments: of `patronus`.
-        log: file for what it says; the first line is the command.
-        result: file that is there when it is done.
+        arguments: arguments of `patronus`.
+        log: file for what the command prints; its first line is the command.
+        result: file that is there when the command is done.
         resume: more arguments, by which the same command goes on after an interruption.
 
     Raises:
@@ -78,10 +87,10 @@ def once(arguments: Sequence[str], log: Path, result: Path, resume: Sequence[str
 
 
 def patronus(arguments: Sequence[str], log: Path, resume: Sequence[str] = ()) -> None:
-    """A command in a process of its own, so that no model lives in the memory of the next.
+    """Run a command in a process of its own, so that its model leaves the memory before the next one comes.
 
     Raises:
-        PatronusError: it failed.
+        PatronusError: the command failed.
     """
     with log.open("w", encoding="utf-8") as file:
         print(_command(arguments), *(["goes on with", *resume] if resume else []), sep="\n", file=file, flush=True)
@@ -101,5 +110,5 @@ def patronus(arguments: Sequence[str], log: Path, resume: Sequence[str] = ()) ->
 
 
 def _command(arguments: Sequence[str]) -> str:
-    """As a shell takes it, in one line."""
+    """Return the command as a shell takes it, in one line."""
     return shlex.join(["patronus", *arguments]).replace("\n", " ")

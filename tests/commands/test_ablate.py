@@ -12,7 +12,8 @@ import yaml
 
 from patronus_pl.cli import main
 from patronus_pl.commands import experiment
-from patronus_pl.commands.ablate import PAPER_START, Variant, ablate, read, table, variants
+from patronus_pl.commands.ablate import PAPER_START, Variant, ablate, read, sizes, table, variants
+from patronus_pl.commands.experiment import read_config
 from patronus_pl.errors import InvalidOptionError
 from tests.commands.conftest import Leave
 from tests.runs import CONFIGS, SMALL
@@ -67,6 +68,19 @@ def test_every_model_is_trained_and_evaluated_once(ran: list[list[str]], tmp_pat
     assert found["variants"][1]["runs"][1]["dead"] == 1
     assert "| m=8 D=128  | 0.7 ± 0 | 0.85 ± 0.071 | 0.9 ± 0 " in (tmp_path / "ablation.md").read_text()
     assert (tmp_path / "ablation.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("quickstart", (16, 128, [3, 64, 128])),
+        ("fashion_mnist", (30, 128, [1, 32, 64, 64, 128])),
+        ("celeba", (100, 128, [3, 32, 64, 64, 128])),
+    ],
+)
+def test_the_sizes_of_a_recipe(name: str, expected: tuple[int, int, list[int]]) -> None:
+    recipe = str(CONFIGS / f"{name}.yaml")
+    assert sizes(read_config(recipe)["model"], recipe) == expected
 
 
 def test_one_axis_at_a_time_or_all() -> None:
@@ -135,7 +149,7 @@ def test_a_model_from_the_command_line(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(experiment, "patronus", lambda arguments, _log, _resume: main(list(arguments)))
     little = [*SMALL, "--model.init_args.denoiser.init_args.base=8", "--trainer.enable_model_summary=false"]
     little += [f"--data.init_args.{split}_size={n}" for split, n in (("train", 64), ("val", 4), ("test", 12))]
-    test = [f"--evaluation.{name}={value}" for name, value in {"n": 12, "inverted": 1, "steps": 1}.items()]
+    test = [f"--evaluation.{name}={value}" for name, value in {"n": 12, "inverted": 1, "sampling.steps": 1}.items()]
     args = ["--counts=", "--dims=", "--distinctness=", "--max-steps=2", f"--out={tmp_path}"]
     main(["ablate", CONFIG, *args, "--options", json.dumps(little), "--test-options", json.dumps(test)])
     run = tmp_path / "m16_D128_seed_0"

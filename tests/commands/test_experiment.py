@@ -98,3 +98,13 @@ def test_what_is_no_config_is_refused(text: str | None, words: str, tmp_path: Pa
         path.write_text(text)
     with pytest.raises(InvalidOptionError, match=rf"run\.yaml'[\s\S]*{words}[\s\S]*as configs/quickstart\.yaml"):
         read_config(str(path))
+
+
+def test_files_that_a_config_names_stand_in_their_places(tmp_path: Path) -> None:
+    """A name is relative to the file that says it; other strings stay."""
+    (tmp_path / "common").mkdir()
+    (tmp_path / "common" / "data.yaml").write_text("{class_path: Faces, init_args: {bias: bias.yaml, root: none.yaml}}")
+    (tmp_path / "common" / "bias.yaml").write_text("{n: 3}")
+    (tmp_path / "run.yaml").write_text("{data: common/data.yaml, model: {class_path: M}}")
+    data = {"class_path": "Faces", "init_args": {"bias": {"n": 3}, "root": "none.yaml"}}
+    assert read_config(str(tmp_path / "run.yaml")) == {"data": data, "model": {"class_path": "M"}}
