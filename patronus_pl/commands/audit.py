@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from patronus_pl.analysis.attributes.judges import Judge, NamedJudge, NearestPortrait, ProbeJudge, train_judge
-from patronus_pl.analysis.audit.audit import AUDIT_SAMPLING, AuditEffort, auditable, restricted
+from patronus_pl.analysis.audit.audit import AUDIT_SAMPLING, Audit, AuditEffort, auditable, restricted
 from patronus_pl.analysis.audit.audit import audit as find
 from patronus_pl.analysis.audit.audit_report import audit_numbers, told, write_audit
 from patronus_pl.analysis.editing.decoding import encode
@@ -25,9 +25,9 @@ from patronus_pl.pixels import as_floats
 from patronus_pl.runs import find_checkpoint, run_folder, writable_folder
 
 TRAINED_ON = 8000
-"""Images that a judge is trained on, at most."""
+"""Largest number of images that a judge is trained on."""
 TRIED_ON = 2000
-"""Images that it is tried on, at most."""
+"""Largest number of images that a judge's quality is measured on."""
 
 
 def audit(
@@ -54,45 +54,40 @@ def audit(
     Args:
         ckpt: a checkpoint, or the folder of a run.
         out: folder for the audit; by default that of the run.
-        data: images with attributes; by default those the checkpoint was trained on.
-        split: train, val or test: the images that are edited and on which the judge is tried.
-        n: how many of them.
-        judge: who reads the pictures. probe: the model's own encoder; cnn: a small network, trained now on the training
-            split; exact: by the pixels, for planted faces; or any classifier by class_path, from images in [-1, 1] to
-            probabilities in the order of the data's attributes (or of its `attribute_names`, if it has them).
+        data: images with attributes; by default those that the checkpoint was trained on.
+        split: train, val or test: the images that are edited, and on which the judge's quality is measured.
+        n: number of images to edit.
+        judge: who reads the pictures. probe: the model's own encoder; cnn: a small network, trained now; exact: the
+            pixels, for planted faces; or any classifier by class_path, from images in [-1, 1] to probabilities in the
+            order of the data's attributes (or of its `attribute_names`, if it has them).
         judge_data: images that judges are trained on, such as data without the bias; by default the same data.
-        attributes: names of those to audit; by default all.
-        reference: training images that directions are fitted on.
+        attributes: names of the attributes to audit; by default all.
+        reference: number of training images that directions are fitted on.
         twin: checkpoint of the same model, trained without the bias, whose ties are subtracted.
-        fail_above: largest tie that need not be explained; by default none is too large.
+        fail_above: largest tie that need not be explained; by default any size is allowed.
         effort: what to move and to test.
         sampling: how pictures are drawn.
         seed: seed of everything random; it takes the place of `sampling.seed`.
         device: auto, cpu or cuda[:i].
     """
     checkpoint, model, images = opened(ckpt, data, seed, device)
-    folder = writable_folder(Path(out) if out else run_folder(checkpoint))
-    sampling = replace(sampling, seed=seed)
-    training = Subject.of(images, "train", reference)
+    folder, sampling = writable_folder(Path(out) if out else run_folder(checkpoint)), replace(sampling, seed=seed)
+    training, edited = Subject.of(images, "train", reference), Subject.of(images, split, n)
     names, excluded = auditable(training, attributes or ())
-    edited = Subject.of(images, split, n)
     effort.check(len(edited.images))
     other = None if twin is None else PatronusModule.load_from_checkpoint(str(find_checkpoint(twin))).to(model.device)
     if judge_data is not None:
         judge_data.prepare_data()
     teacher, known = judge_data or images, restricted(training, names)
-    found = find(
-        model,
-        known,
-        torch.from_numpy(np.ascontiguousarray(edited.images)),
-        _judge(judge, model, teacher, names),
-        restricted(Subject.of(teacher, split, TRIED_ON), names),
-        effort,
-        sampling,
-        other,
-    )
+    pixels, asked = torch.from_numpy(np.ascontiguousarray(edited.images)), _judge(judge, model, teacher, names)
+    trial = restricted(Subject.of(teacher, split, TRIED_ON), names)
+    found = find(model, known, pixels, asked, trial, effort, sampling, other)
     protocol = _protocol(checkpoint, twin, judge, teacher, known, split)
-    numbers = audit_numbers(found, effort, sampling, protocol, excluded)
+    _tell(found, audit_numbers(found, effort, sampling, protocol, excluded), folder, fail_above)
+
+
+def _tell(found: Audit, numbers: dict[str, Any], folder: Path, fail_above: float | None) -> None:
+    """Write the files, print the worst ties, and exit with code 1 if one is too large."""
     write_audit(found, numbers, str(folder))
     for line in told(numbers):
         print(line)
@@ -105,7 +100,7 @@ def audit(
 def _judge(
     judge: str | torch.nn.Module, model: PatronusModule, teacher: ImageDataModule, names: Sequence[str]
 ) -> Judge:
-    """The judge of that name, or the user's, for these attributes."""
+    """Return the judge of that name, or the user's classifier, for these attributes."""
     if isinstance(judge, torch.nn.Module):
         classifier = judge.eval().to(model.device)
         knows = getattr(judge, "attribute_names", teacher.attribute_names)
@@ -132,6 +127,7 @@ def _protocol(
     training: Subject,
     split: str,
 ) -> dict[str, Any]:
+    """Return what decides the numbers beside effort and sampling."""
     return {
         "checkpoint": checkpoint.name,
         "twin": None if twin is None else Path(twin).name,

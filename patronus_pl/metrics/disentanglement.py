@@ -46,8 +46,7 @@ def dci(activations: Table, attributes: Table, penalty: float = 0.01, seed: int 
     Args:
         activations: shape (n, m), finite, m ≥ 2.
         attributes: shape (n, a), values 0, 1 and NaN (unknown); at least two have both values.
-        penalty: L1 weight beside the mean loss; a latent whose correlation with what is left to explain is below it
-            gets no importance.
+        penalty: L1 weight beside the mean loss; a latent that correlates less with the residual gets no importance.
         seed: seed of the split.
 
     Raises:
@@ -74,7 +73,7 @@ def dci(activations: Table, attributes: Table, penalty: float = 0.01, seed: int 
     per_attribute = np.where(known, _concentration(importance), np.nan)
     informative = np.where(known, np.diagonal(auroc(scaler.transform(x[test]) @ weights, y[test])), np.nan)
     return DCI(
-        disentanglement=float(np.average(per_latent, weights=_safe(importance.sum(axis=1)))),
+        disentanglement=float(per_latent @ importance.sum(axis=1) / (importance.sum() or 1.0)),
         completeness=float(np.nanmean(per_attribute)),
         informativeness=float(np.nanmean(informative)),
         per_latent=per_latent,
@@ -92,7 +91,3 @@ def _concentration(importance: Array) -> Array:
     empty = importance.sum(axis=0) == 0
     result: Array = 1 - entropy(importance + empty, base=len(importance), axis=0)
     return result
-
-
-def _safe(weights: Array) -> Array:
-    return weights if weights.any() else np.ones_like(weights)

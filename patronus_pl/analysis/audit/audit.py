@@ -35,32 +35,33 @@ from patronus_pl.pixels import as_floats
 from patronus_pl.types import Activations, Image, ImageBytes
 
 MINORITY = 10
-"""An attribute that fewer images have, or lack, is too rare to be learned."""
+"""Smallest number of images that must have an attribute, and lack it: rarer ones cannot be learned."""
 WORST_SPREAD = 0.5
-"""Standard deviation over images that a change of score is reckoned with before it is measured."""
+"""Assumed standard deviation over images of a change of score, before it is measured."""
 INVERSION_STEPS = 20
+"""Steps of the inversion, where edits start from inverted noise."""
 AUDIT_SAMPLING = Sampling(steps=10, batch_size=128)
 """Ten steps of DPM-Solver++ are enough to judge attributes, and edits are many."""
 
 
 @dataclass(frozen=True)
 class AuditEffort:
-    """What is moved, against what it is tested, and how much of both.
+    """What is moved in s, what it is tested against, and how much of both.
 
     Attributes:
-        move: what is moved: `direction`, fitted on s for each attribute; `best`, the prototype that reads it best;
-            `prototypes`, every prototype.
-        noise: where edits start: `random`, or `inverted` from the real images.
-        control: what the null distribution is made of: `placebo`, moves fitted to random labels; `prototype`, moves of
+        move: what is moved: `direction`, for each attribute a direction fitted on s; `best`, for each attribute the
+            prototype that reads it best; `prototypes`, every prototype.
+        noise: the noise from which edits start: `random`, or `inverted` from the real images.
+        control: the random moves that show what chance does: `placebo`, fitted to random labels; `prototype`,
             prototypes drawn at random.
-        controls: how many of them.
-        control_images: images in which they are made.
-        margin: ties smaller than this are not worth a word.
+        controls: number of random moves.
+        control_images: number of images in which they are made.
+        margin: smallest tie that counts.
         level: share of false findings that is accepted.
         precision: wanted half width of the intervals of ties.
-        compensate: also try edits that hold the other attributes.
-        samples: resamplings of every bootstrap.
-        shown: images whose pictures are kept.
+        compensate: also make edits that hold the other attributes.
+        samples: number of resamplings of every bootstrap.
+        shown: number of images whose pictures are kept.
     """
 
     move: Literal["direction", "best", "prototypes"] = "direction"
@@ -98,17 +99,17 @@ class Audit:
     """What `audit` found, for p moves and a attributes.
 
     Attributes:
-        names: of the a attributes.
-        quality: of the judge, on real images.
+        names: names of the a attributes.
+        quality: what the judge is worth, on real images.
         data: how attributes go together in the data.
         moves: what was moved.
-        seen: scores and pictures.
+        seen: scores and pictures of the edits.
         ties: the findings.
         null: (k, a) ties of random moves.
-        compensated: ties under compensated edits; None if they were not asked for.
-        twin: (p, a) ties of the twin; None if there is none.
-        images: how many were edited.
-        images_needed: how many would give every tested tie an interval of the wanted width.
+        compensated: ties under compensated edits; None if these were not asked for.
+        twin: (p, a) ties of the twin; None if there is no twin.
+        images: number of edited images.
+        images_needed: number of images that would give every tested tie an interval of the wanted width.
     """
 
     names: tuple[str, ...]
@@ -125,14 +126,14 @@ class Audit:
 
 
 def auditable(subject: Subject, wanted: Sequence[str] = ()) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Names of the attributes that can be audited, and why the others cannot.
+    """Return the names of the attributes that can be audited, and why the others cannot.
 
     Args:
         subject: training images.
         wanted: names of attributes; none means all.
 
     Raises:
-        InvalidOptionError: no attributes, an unknown one, or one that was asked for and is (nearly) constant.
+        InvalidOptionError: there are no attributes, one is unknown, or one that was asked for is (nearly) constant.
     """
     names = list(subject.attribute_names)
     if not names:
@@ -151,10 +152,10 @@ def auditable(subject: Subject, wanted: Sequence[str] = ()) -> tuple[tuple[str, 
 
 
 def restricted(subject: Subject, names: Sequence[str]) -> Subject:
-    """The same images with these attributes alone.
+    """Return the same images with these attributes alone.
 
     Raises:
-        InvalidOptionError: one that the data do not have.
+        InvalidOptionError: the data do not have one of them.
     """
     known = list(subject.attribute_names)
     for name in names:
@@ -176,66 +177,60 @@ def audit(
     sampling: Sampling = AUDIT_SAMPLING,
     twin: PatronusModule | None = None,
 ) -> Audit:
-    """Move every attribute in s, and see what else moves.
+    """Move every attribute in s, and measure what else moves.
 
     Args:
         model: a trained model.
         reference: images of the training set: directions are fitted on them, and their attributes are the data's.
-        images: (n, c, h, w) to edit, not trained on; bytes or floats in [-1, 1].
+        images: images to edit, not trained on, shape (n, c, h, w); bytes or floats in [-1, 1].
         judge: see `judges`; its scores are those of the attributes of `reference`.
-        trial: images on which the judge is tried, which it was not trained on, with the same attributes.
+        trial: images with the same attributes that the judge was not trained on; its quality is measured on them.
         effort: what is moved and tested.
         sampling: how pictures are drawn; its seed is also that of controls and resampling.
-        twin: the same model trained on data without the bias.
+        twin: the same model, trained on data without the bias.
 
     Raises:
         InvalidOptionError: too few images, or a judge that is no better than chance on all but one attribute.
     """
-    effort.check(len(images))
+    _check(len(images), effort, sampling, twin)
+    names = tuple(reference.attribute_names)
+    quality = _usable_quality(judge, trial, names)
+    data = associate(torch.from_numpy(reference.attributes), names, effort.samples, sampling.seed)
+    bench = _Bench(model, reference, images, judge, quality, data, effort, sampling)
+    seen = bench.intervene(bench.moves)
+    found = bench.effects(seen)
+    null, twin_ties = bench.null(found), None
+    if twin is not None:
+        other = _Bench(twin, reference, images, judge, quality, data, effort, sampling)
+        twin_ties = tie_matrix(other.effects(other.intervene(other.moves)).share, other.moves.own, data.spread)
+    ties = bench.ties(found, null, twin_ties)
+    compensated = bench.compensated(found, null) if effort.compensate else None
+    widest = float((1.96 * ties.error).where(ties.tested, 0.0).max())
+    needed = math.ceil(len(images) * (widest / effort.precision) ** 2)
+    return Audit(names, quality, data, bench.moves, seen, ties, null, compensated, twin_ties, len(images), needed)
+
+
+def _check(images: int, effort: AuditEffort, sampling: Sampling, twin: PatronusModule | None) -> None:
+    """Raise InvalidOptionError if options are impossible, alone or together."""
+    effort.check(images)
     for name in ("steps", "batch_size"):
         if getattr(sampling, name) < 2:
             raise InvalidOptionError(f"sampling.{name} is {getattr(sampling, name)}; it must be at least 2")
     if twin is not None and effort.move == "prototypes":
         raise InvalidOptionError("effort.move is 'prototypes', but a twin has other ones; choose direction or best")
-    names = tuple(reference.attribute_names)
-    data = associate(torch.from_numpy(reference.attributes), names, effort.samples, sampling.seed)
+
+
+def _usable_quality(judge: Judge, trial: Subject, names: Sequence[str]) -> JudgeQuality:
+    """Return what the judge is worth; raise InvalidOptionError if that is too little."""
     quality = assess(judge, torch.from_numpy(np.ascontiguousarray(trial.images)), torch.from_numpy(trial.attributes))
     if int(quality.usable.sum()) < 2:
-        raise InvalidOptionError(
-            f"the judge is no better than chance on {_listed(names, ~quality.usable)}; train it longer, or take another"
-        )
-    bench = _Bench(model, reference, images, judge, quality, data, effort, sampling)
-    controls = bench.controls()
-    twin_ties = None
-    if twin is not None:
-        other = _Bench(twin, reference, images, judge, quality, data, effort, sampling)
-        twin_ties = tie_matrix(other.effects(other.intervene(other.moves)).share, other.moves.own, data.spread)
-    seen = bench.intervene(bench.moves)
-    found = bench.effects(seen)
-    null = bench.null(controls, found)
-    ties = bench.ties(found, null, twin_ties)
-    widest = float((1.96 * ties.error).where(ties.tested, 0.0).max())
-    return Audit(
-        names=names,
-        quality=quality,
-        data=data,
-        moves=bench.moves,
-        seen=seen,
-        ties=ties,
-        null=null,
-        compensated=bench.compensated(found, null) if effort.compensate else None,
-        twin=twin_ties,
-        images=len(images),
-        images_needed=math.ceil(len(images) * (widest / effort.precision) ** 2),
-    )
-
-
-def _listed(names: Sequence[str], which: Tensor) -> str:
-    return ", ".join(name for name, there in zip(names, which.tolist(), strict=True) if there)
+        unread = ", ".join(name for name, usable in zip(names, quality.usable.tolist(), strict=True) if not usable)
+        raise InvalidOptionError(f"the judge is no better than chance on {unread}; train it longer, or take another")
+    return quality
 
 
 class _Bench:
-    """One model on the bench: its moves, starting points and noise, the same for every series of edits."""
+    """One model under audit, with its moves, activations and noise, which are the same for every series of edits."""
 
     def __init__(
         self,
@@ -271,6 +266,7 @@ class _Bench:
         return self._encode(images), torch.randn(images.shape, generator=generator)
 
     def intervene(self, moves: Moves, images: int | None = None, label: str = "edits") -> Intervention:
+        """Make the moves in the first images (None: all)."""
         s, x_T = self.s[:images], self.x_T[:images]
         with counting(self.model.denoiser, 2 * len(moves.names) * len(s) * self.sampling.steps) as say:
             say(label)
@@ -278,29 +274,27 @@ class _Bench:
             return intervene(self.model, self.judge, len(self.data.share), moves, s, x_T, *options)
 
     def effects(self, seen: Intervention) -> Effects:
+        """Return what the moves did to each attribute that the judge can tell."""
         gain = self.quality.gain.where(self.quality.usable, torch.nan)
         return effects(seen.change, gain, self.effort.samples, self.sampling.seed)
 
-    def controls(self) -> Effects:
-        """Effects of random moves of the same size."""
+    def null(self, found: Effects) -> Float[Tensor, "k a"]:
+        """Return the ties of random moves of the same size, on the scale of those of the real ones."""
         random = {"placebo": placebo_moves, "prototype": random_prototype_moves}[self.effort.control]
         moves = random(self.moves, self.reference, self.effort.controls, self.sampling.seed)
-        self.overlap = moves.direction @ self.directions.direction.T
-        return self.effects(self.intervene(moves, self.effort.control_images, "controls"))
-
-    def null(self, controls: Effects, found: Effects) -> Float[Tensor, "k a"]:
-        """Ties of random moves, on the scale of those of the real ones."""
+        controls = self.effects(self.intervene(moves, self.effort.control_images, "controls"))
+        overlap = moves.direction @ self.directions.direction.T
         own = found.share.gather(1, self.moves.own[:, None])[:, 0] / self.data.spread[self.moves.own]
         typical = max(float(own.nanquantile(0.5)), 1e-6)
-        return null_ties(controls.share, self.overlap, self.data.spread, typical)
+        return null_ties(controls.share, overlap, self.data.spread, typical)
 
     def ties(self, found: Effects, null: Float[Tensor, "k a"], twin: Tensor | None = None) -> Ties:
-        """The findings."""
+        """Return the findings."""
         options = self.effort.margin, self.effort.level
         return find_ties(found, self.moves.own, self.quality.usable, self.data, null, twin, *options)
 
     def compensated(self, found: Effects, null: Float[Tensor, "k a"]) -> Ties:
-        """The same with edits that hold what is neither the target nor an alternative to it."""
+        """Return the findings of edits that hold what is neither the target nor an alternative to it."""
         own = self.moves.own
         hold = self.quality.usable & ~self.data.group[own]
         standard = (found.share / self.data.spread).nan_to_num(0.0)

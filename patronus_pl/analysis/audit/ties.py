@@ -5,8 +5,16 @@ the data, σ_b = √(q_b (1 − q_b)).
 
     tie(a → b) = (D_b / σ_b) / (D_a / σ_a)
 
-is on the scale of φ: a model that draws just what its data show has tie(a → b) = φ(a, b), one that moves each attribute
-alone has 0.
+is on the scale of φ: a model that draws just what its data show has tie(a → b) = φ(a, b), and one that moves each
+attribute alone has 0.
+
+A pair is tied if its tie is at least `margin`, and larger than both chance over images and what random moves do:
+t = tie / √(error² + null²), two-sided under Student's t with k − 1 degrees of freedom for k random moves, q ≤ `level`
+after Benjamini and Hochberg over all tested pairs. A tie is then
+
+- *in the data* if φ points the same way and the tie does not exceed it, by `margin` and beyond its 95 % interval;
+- *amplified* if φ points the same way and the tie does exceed it;
+- *introduced* by the model if φ is below `margin`, not sure of its sign, or points the other way.
 """
 
 from dataclasses import dataclass
@@ -23,16 +31,16 @@ Verdict = Literal[
     "itself", "not judged", "not moved", "one group", "independent", "in the data", "amplified", "introduced"
 ]
 MOVED = 0.1
-"""A move that changes its own attribute in less than this share of images says nothing of others."""
+"""Smallest share of images in which a move must change its own attribute; below it, ties are not tested."""
 ENDS = torch.tensor([0.025, 0.975])
-"""Quantiles between which 95 % lie."""
+"""Quantiles of a bootstrap between which 95 % lie."""
 ONE_SIGMA = 0.6827
-"""So many of normal numbers lie within one standard deviation; unlike that one, a few real ties do not raise it."""
+"""Share of normal numbers within one standard deviation: this quantile of |tie| estimates it, and ignores outliers."""
 
 
 @dataclass(frozen=True)
 class Effects:
-    """What moves do to attributes, with p moves and a attributes.
+    """What p moves do to a attributes.
 
     Attributes:
         share: (p, a) by how much each move changes the share of images with each attribute: the judge's mean change
@@ -45,13 +53,13 @@ class Effects:
 
 
 def effects(change: Float[Tensor, "p n a"], gain: Float[Tensor, " a"], samples: int = 1000, seed: int = 0) -> Effects:
-    """Mean changes of the judge's scores, corrected for its errors (Rogan & Gladen 1978): D = E[Δ score] / gain.
+    """Return mean changes of the judge's scores, corrected for its errors (Rogan & Gladen 1978): D = E[Δ score] / gain.
 
     Args:
-        change: score at the high end minus score at the low end, of each move, image and attribute.
-        gain: `JudgeQuality.gain`.
-        samples: resamplings of the images, the same for all moves and attributes.
-        seed: of the resampling.
+        change: score at the high end minus score at the low end, of p moves, n images and a attributes.
+        gain: `JudgeQuality.gain`, shape (a,).
+        samples: number of resamplings of the images, the same for all moves and attributes.
+        seed: seed of the resampling.
     """
     corrected = change / gain
     # Both means in float64: without any spread over images they are then equal to the last bit.
@@ -62,7 +70,13 @@ def effects(change: Float[Tensor, "p n a"], gain: Float[Tensor, " a"], samples: 
 def tie_matrix(
     share: Float[Tensor, "*r p a"], own: Int[Tensor, " p"], spread: Float[Tensor, " a"]
 ) -> Float[Tensor, "*r p a"]:
-    """tie(a → b) = (D_b / σ_b) / (D_a / σ_a), a the move's own attribute."""
+    """Return tie(a → b) = (D_b / σ_b) / (D_a / σ_a), where a is the move's own attribute.
+
+    Args:
+        share: D of p moves and a attributes.
+        own: the attribute that each move is meant for.
+        spread: σ of the attributes.
+    """
     standard = share / spread
     return standard / _own(standard, own)[..., None]
 
@@ -70,16 +84,16 @@ def tie_matrix(
 def null_ties(
     share: Float[Tensor, "k a"], overlap: Float[Tensor, "k a"], spread: Float[Tensor, " a"], own_effect: float
 ) -> Float[Tensor, "k a"]:
-    """What random moves of the same size do to attributes beyond what they ask of them, on the scale of ties.
+    """Return what random moves of the same size do to attributes beyond what they ask of them, on the scale of ties.
 
     A random move asks a little of every attribute, v·u_b, and gets c_b v·u_b on average; c_b is fitted over all k.
-    The rest r_b is what happens to an attribute that nobody asked for.
+    What remains happens to an attribute without being asked for.
 
     Args:
-        share: effects of the k random moves.
-        overlap: v·u_b of their directions with those of the attributes.
-        spread: σ_b.
-        own_effect: median over the real moves of D_a / σ_a: what a random effect is divided by.
+        share: effects D of the k random moves.
+        overlap: v·u_b, the products of their directions with those of the attributes.
+        spread: σ of the attributes.
+        own_effect: median over the real moves of D_a / σ_a, by which random effects are divided.
     """
     standard = share / spread
     slope = (standard * overlap).sum(0) / overlap.square().sum(0).clamp_min(1e-12)
@@ -90,23 +104,23 @@ def null_ties(
 
 @dataclass(frozen=True)
 class Ties:
-    """What `find_ties` found, for p moves and a attributes. NaN where nothing was tested.
+    """What `find_ties` found, for p moves and a attributes; NaN where nothing was tested.
 
     Attributes:
-        own: (p,) attribute that each move is meant for.
-        own_effect: (p,) D_a: the change in the share of images with it.
-        own_low: (p,) lower end of its interval.
-        own_high: (p,) upper end.
-        tie: (p, a) on the scale of φ.
-        low: (p, a) lower end of its bootstrap interval.
-        high: (p, a) upper end.
-        error: (p, a) standard error over images.
-        p_value: (p, a) two-sided.
-        q_value: (p, a) after Benjamini and Hochberg.
-        phi: (p, a) φ of the move's own attribute with each in the data.
+        own: (p,) the attribute that each move is meant for.
+        own_effect: (p,) D_a, the change in the share of images with that attribute.
+        own_low: (p,) lower end of the 95 % interval of D_a.
+        own_high: (p,) upper end of that interval.
+        tie: (p, a) the tie, on the scale of φ.
+        low: (p, a) lower end of its 95 % bootstrap interval.
+        high: (p, a) upper end of that interval.
+        error: (p, a) standard error of the tie over images.
+        p_value: (p, a) two-sided p-value.
+        q_value: (p, a) p-value after Benjamini and Hochberg.
+        phi: (p, a) φ of the move's own attribute with each attribute in the data.
         unexplained: (p, a) how far the tie exceeds what the data show, in its direction; 0 where it does not.
-        verdict: p lists of a.
-        null_scale: of the ties of random moves, the standard deviation, read off their 68th percentile.
+        verdict: p lists of a verdicts.
+        null_scale: standard deviation of the ties of random moves, estimated by their 68th percentile.
     """
 
     own: Int[Tensor, " p"]
@@ -126,11 +140,11 @@ class Ties:
 
     @property
     def tested(self) -> Bool[Tensor, "p a"]:
-        """(p, a) the pairs of which anything is said."""
+        """The pairs that were tested, shape (p, a)."""
         return ~self.p_value.isnan()
 
     def worst_unexplained(self) -> float:
-        """The largest tie that the data do not explain; 0 if there is none."""
+        """Return the largest part of a tie that the data do not explain; 0 if there is no such tie."""
         found = [[v in ("amplified", "introduced") for v in row] for row in self.verdict]
         return float(self.unexplained.where(torch.tensor(found), 0.0).nan_to_num(0.0).max())
 
@@ -145,60 +159,39 @@ def find_ties(
     margin: float = 0.1,
     level: float = 0.05,
 ) -> Ties:
-    """Test every pair, and say of each tie where it comes from.
-
-    A pair is tied if its tie is at least `margin`, and larger than both chance over images and what random moves do:
-    t = tie / √(error² + null²), two-sided under Student's t with k − 1 degrees of freedom, q ≤ `level` after Benjamini
-    and Hochberg over all tested pairs. A tie is then
-
-    - *in the data* if φ points the same way and the tie does not exceed it, by `margin` and beyond its 95 % interval;
-    - *amplified* if φ points the same way and the tie does;
-    - *introduced* by the model if φ is below `margin`, not sure of its sign, or points the other way.
+    """Test the tie of every pair, and find where it comes from, by the rules at the head of this file.
 
     Args:
         found: effects of the moves.
-        own: the attribute that each is meant for.
-        usable: attributes that the judge can tell.
-        data: what the data show.
-        null: `null_ties`.
+        own: the attribute that each move is meant for.
+        usable: which attributes the judge can tell.
+        data: how attributes go together in the data.
+        null: the ties of k random moves, from `null_ties`.
         twin: ties of another model, trained without the bias, which are subtracted before a tie is tested.
-        margin: smaller ties are not worth a word.
+        margin: smallest tie that counts.
         level: share of false findings that is accepted.
     """
     tie, resampled = (tie_matrix(share, own, data.spread) for share in (found.share, found.resampled))
-    own_effect, mine = (_own(share, own) for share in (found.share, found.resampled))
-    own_low, own_high = mine.nanquantile(ENDS, dim=0)
+    own_effect, own_resampled = (_own(share, own) for share in (found.share, found.resampled))
+    own_low, own_high = own_resampled.nanquantile(ENDS, dim=0)
     low, high = resampled.nanquantile(ENDS, dim=0)
     moved = (own_effect >= MOVED) & (own_low > 0) & usable[own]
-    itself = own[:, None] == torch.arange(tie.shape[1])
-    tested = moved[:, None] & usable & ~itself & ~data.group[own] & tie.isfinite()
+    itself, group, phi = own[:, None] == torch.arange(tie.shape[1]), data.group[own], data.phi[own]
+    tested = moved[:, None] & usable & ~itself & ~group & tie.isfinite()
     error, scale = resampled.std(0), _scale(null[:, usable])
     beyond = tie if twin is None else tie - twin.nan_to_num(0.0)
     p_value = _p_value(beyond, (error.square() + scale**2).sqrt(), len(null) - 1).where(tested, torch.nan)
     q_value = adjusted(p_value)
     tied = (q_value <= level) & (beyond.abs() >= margin)
-    in_data, more = _origin(tie, resampled, data, own, margin)
-    explained = (tie.sign() * data.phi[own]).clamp_min(0)
+    verdict = _verdicts(itself, usable, moved, group, tied, *_origin(tie, resampled, data, own, margin))
+    unexplained = (tie.abs() - (tie.sign() * phi).clamp_min(0)).clamp_min(0).where(tested, torch.nan)
     return Ties(
-        own=own,
-        own_effect=own_effect,
-        own_low=own_low,
-        own_high=own_high,
-        tie=tie,
-        low=low,
-        high=high,
-        error=error,
-        p_value=p_value,
-        q_value=q_value,
-        phi=data.phi[own],
-        unexplained=(tie.abs() - explained).clamp_min(0).where(tested, torch.nan),
-        verdict=_verdicts(itself, usable, moved, data.group[own], tied, in_data, more),
-        null_scale=scale,
+        own, own_effect, own_low, own_high, tie, low, high, error, p_value, q_value, phi, unexplained, verdict, scale
     )
 
 
 def _own(share: Float[Tensor, "*r p a"], own: Int[Tensor, " p"]) -> Float[Tensor, "*r p"]:
-    """What each move does to its own attribute."""
+    """Return what each move does to its own attribute."""
     return share.gather(-1, own[:, None].expand(*share.shape[:-1], 1))[..., 0]
 
 
@@ -207,7 +200,7 @@ def _scale(null: Float[Tensor, "k b"]) -> float:
 
 
 def _p_value(tie: Float[Tensor, "p a"], error: Float[Tensor, "p a"], freedom: int) -> Float[Tensor, "p a"]:
-    """Two-sided, under Student's t."""
+    """Return two-sided p-values under Student's t."""
     statistic = tie.abs() / error.clamp_min(1e-12)
     return 2 * torch.from_numpy(student.sf(statistic.double().numpy(), max(freedom, 1))).float()
 
@@ -219,7 +212,7 @@ def _origin(
     own: Int[Tensor, " p"],
     margin: float,
 ) -> tuple[Bool[Tensor, "p a"], Bool[Tensor, "p a"]]:
-    """Whether the data show the same tie, and whether the model's is surely stronger."""
+    """Return whether the data show the same tie, and whether the model's is surely stronger, both (p, a)."""
     sign, phi = tie.sign(), data.phi[own]
     sure = data.low[own] * data.high[own] > 0
     excess = (sign * (resampled - data.resampled[: len(resampled), own])).nanquantile(0.025, dim=0)

@@ -5,6 +5,7 @@ import torch
 
 from patronus_pl.analysis.audit.compensate import compensated_moves, compensation
 from patronus_pl.analysis.audit.intervene import attribute_moves, intervene
+from patronus_pl.diffusion.sampling import Sampling
 from tests.analysis.labelled import NAMES, judge, leaking, subject
 from tests.analysis.painter import painter
 
@@ -50,9 +51,9 @@ def test_a_compensated_edit_moves_the_target_alone() -> None:
     s = model.encode(faces.first(len(faces.ids)))
     plain = attribute_moves(s, y, NAMES)
     noise = torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    before = intervene(model, judge, 4, plain, s[:20], noise, steps=2).change.mean(1)
+    before = intervene(model, judge, 4, plain, s[:20], noise, Sampling(steps=2)).change.mean(1)
     moves = compensated_moves(plain, before, ~torch.eye(4, dtype=torch.bool), s, ridge=1e-6)
-    after = intervene(model, judge, 4, moves, s[:20], noise, steps=2).change.mean(1)
+    after = intervene(model, judge, 4, moves, s[:20], noise, Sampling(steps=2)).change.mean(1)
     assert before[0, 1].item() > 0.6 * before[0, 0].item()
     torch.testing.assert_close(after.diagonal(), before.diagonal(), atol=2e-3, rtol=0.02)
     assert (after - torch.diag(after.diagonal())).abs().max().item() < 2e-3
