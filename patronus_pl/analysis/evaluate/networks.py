@@ -1,8 +1,8 @@
 """The networks that look at images in an evaluation, and why one is missing where it is."""
 
+import warnings
 from dataclasses import dataclass
 
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
 from patronus_pl.metrics import InceptionFeatures, RandomFeatures, WeightsNotFoundError, load_lpips
@@ -46,7 +46,7 @@ def choose_features(wanted: nn.Module | None, paper: bool, channels: int) -> tup
     try:
         return InceptionFeatures(), ""
     except WeightsNotFoundError as error:
-        rank_zero_warn(f"no FID, distances of random features instead: {error}")
+        warnings.warn(f"no FID, distances of random features instead: {error}", stacklevel=2)
         return RandomFeatures(channels), _without_weights("features.init_args.feature_extractor_weights_path")
 
 
@@ -67,7 +67,7 @@ def choose_lpips(file: str | None, paper: bool) -> nn.Module | str:
     except WeightsNotFoundError as error:
         if file is not None:
             raise
-        rank_zero_warn(f"no LPIPS: {error}")
+        warnings.warn(f"no LPIPS: {error}", stacklevel=2)
         return _without_weights("lpips")
 
 
