@@ -16,7 +16,7 @@ from report import median_seconds, options, report
 from steps import FAST, PLAIN, Way
 from torch import Tensor
 
-from patronus_pl.commands.files import opened
+from patronus_pl.commands.opening import opened
 from patronus_pl.diffusion import samplers
 from patronus_pl.metrics import psnr
 from patronus_pl.modules import PatronusModule

@@ -12,7 +12,7 @@ import torch
 
 from patronus_pl.analysis.pages.figures import image_grid
 from patronus_pl.analysis.subject import Subject
-from patronus_pl.commands.files import data_of
+from patronus_pl.commands.opening import data_of
 from patronus_pl.diffusion import NoiseSource
 from patronus_pl.modules import PatronusModule
 from patronus_pl.runs import find_checkpoint

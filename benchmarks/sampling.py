@@ -15,7 +15,7 @@ from report import median_seconds, options, report
 from steps import FAST, PLAIN, Way
 from torch import Tensor
 
-from patronus_pl.commands.files import opened
+from patronus_pl.commands.opening import opened
 from patronus_pl.diffusion import NoiseSource
 from patronus_pl.metrics import RandomFeatures, frechet_distance
 from patronus_pl.modules import PatronusModule

@@ -1,16 +1,18 @@
 """The command `patronus`: Lightning's fit / validate / test / predict, and our own commands beside them."""
 
 import os
+import signal
 import sys
-import warnings
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from patronus_pl import __version__
 from patronus_pl.errors import InvalidOptionError, PatronusError
-from patronus_pl.rejected import OneLineErrors, fail
+from patronus_pl.rejected import OneLineErrors, fail, remedied
 
 ENGINES = {
     "fit": "train a model",
@@ -31,27 +33,47 @@ COMMANDS = {
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run one command; wrong input ends with one line on stderr and exit code 2.
+    """Run one command.
+
+    Wrong input ends with one line on stderr and exit code 2. Ctrl-C ends with code 130 and SIGTERM with 143, after
+    what was being written is removed.
 
     Args:
         args: command and options; None takes those of the shell.
     """
     argv = sys.argv[1:] if args is None else list(args)
     try:
-        _say_or_run(argv)
+        with _ended_by_sigterm():
+            _say_or_run(argv)
         sys.stdout.flush()
     except BrokenPipeError:
         # `patronus compare A B | head`: nobody reads on. Python would flush once more at exit, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
-    except PatronusError as error:
-        raise SystemExit(fail(f"{error}")) from None
-    except ValueError as error:
-        # jsonargparse wraps what a constructor raises into an account of every type it tried.
-        cause = _cause(error)
-        if cause is None:
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into exit code 1
+            raise SystemExit(128 + signal.SIGINT) from None
+        raise
+    except Exception as error:
+        line = _one_line(error)
+        if line is None:
             raise
-        raise SystemExit(fail(f"{cause}")) from None
+        raise SystemExit(fail(line)) from None
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the command as an exception does, so that partial files are removed on the way out."""
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _say_or_run(argv: list[str]) -> None:
@@ -63,13 +85,31 @@ def _say_or_run(argv: list[str]) -> None:
         _run(argv)
 
 
-def _cause(error: BaseException) -> PatronusError | None:
-    """The error of ours that another one was raised from."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__ or error
+def _one_line(error: BaseException | None) -> str | None:
+    """Say an error that the user can mend in one line; return None for a fault of the program.
+
+    jsonargparse and Lightning wrap what a constructor raises, so the errors that this one came from are tried too.
+    """
+    while error is not None:
         if isinstance(error, PatronusError):
-            return error
+            return f"{error}"
+        if _is_lightnings(error):
+            return remedied(f"{error}")
+        error = error.__cause__ or error.__context__
     return None
+
+
+def _is_lightnings(error: BaseException) -> bool:
+    """Whether Lightning refused an option: the statement that raised the error stands in one of its files."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    refusals = (ValueError, ImportError, NotImplementedError)
+    return type(error).__name__ == "MisconfigurationException" or (
+        isinstance(error, refusals)
+        and frame is not None
+        and frame.tb_frame.f_globals.get("__name__", "").startswith("lightning.")
+    )
 
 
 def _overview() -> str:
@@ -88,87 +128,13 @@ def _overview() -> str:
 
 def _run(argv: list[str]) -> None:
     if argv[0] in ENGINES:
-        _run_engine(argv)
+        from patronus_pl.engine import run_engine
+
+        run_engine(argv)
     elif argv[0] in COMMANDS:
         _run_command(argv)
     else:
         raise PatronusError(f"unknown command {argv[0]!r}; choose one of {', '.join(ENGINES | COMMANDS)}")
-
-
-def _run_engine(argv: list[str]) -> None:
-    import atexit
-
-    from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-
-    from patronus_pl.callbacks import EMA
-    from patronus_pl.commands.ranks import part
-    from patronus_pl.hardware import best_precision
-    from patronus_pl.modules.checkpoint import read_checkpoint
-
-    class EngineParser(OneLineErrors, LightningArgumentParser): ...
-
-    class PatronusCLI(LightningCLI):
-        """Defaults that depend on the machine, and the one order of callbacks that works."""
-
-        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-            parser.set_defaults({"trainer.precision": best_precision()})
-            if argv[0] == "test":
-                from patronus_pl.callbacks.evaluation import Evaluation
-
-                # Beside `model`, not in it: there the checkpoint would win over the command line.
-                parser.add_lightning_class_args(Evaluation, "evaluation")
-
-        def before_instantiate_classes(self) -> None:
-            _name_run(self.config[self.subcommand])
-
-        def _parse_ckpt_path(self) -> None:
-            """Merge the options of the checkpoint's model, of version 0.1 too, with those that were given.
-
-            Lightning's own way does not translate, and looks up whatever class a file names.
-            """
-            engine = self.config.subcommand
-            path = self.config[engine].get("ckpt_path")
-            if path and Path(path).is_file():
-                options = dict(read_checkpoint(path).get("hyper_parameters", {}))
-                options.pop("_instantiator", None)
-                if options:
-                    model = {"class_path": options.pop("_class_path"), "init_args": options}
-                    self.config = self.parser.parse_object({engine: {"model": model}}, self.config)
-
-        def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-            trainer = super().instantiate_trainer(**kwargs)
-            if trainer.precision in ("16-true", "bf16-true"):  # of weights and activations, not of some operations
-                raise InvalidOptionError(
-                    f"trainer.precision is {trainer.precision}; the activations need weights of float32: use "
-                    f"{trainer.precision.replace('true', 'mixed')}, 32-true or 64-true"
-                )
-            # A callback after EMA would see the raw weights, and `callbacks+:` appends: EMA goes back to its place.
-            trainer.callbacks.sort(key=lambda callback: isinstance(callback, EMA))  # type: ignore[attr-defined]
-            return trainer
-
-    # Lightning warns whenever arguments are passed from Python, which is what this function is for.
-    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
-    # The size that it prints is the weights', which are float32 all the same.
-    warnings.filterwarnings("ignore", message="Precision bf16-mixed is not supported by the model summary")
-    atexit.register(part)
-    PatronusCLI(
-        LightningModule,
-        LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        seed_everything_default=0,
-        args=argv,
-        parser_class=EngineParser,
-        parser_kwargs={"prog": "patronus"},
-    )
-
-
-def _name_run(config: Any) -> None:
-    """Call the run after its first config file, unless its logger was given a name."""
-    options: Any = getattr(config.trainer.logger, "init_args", None)
-    if config.config and options is not None and options.get("name") == "lightning_logs":
-        options.name = Path(str(config.config[0])).stem
 
 
 def _run_command(argv: list[str]) -> None:

@@ -59,6 +59,33 @@ def told(account: str) -> str:
     return account
 
 
+LIGHTNING_SAYS = (
+    (
+        r"`val_check_interval` \((\d+)\) must be .*? training batches \((\d+)\)",
+        "trainer.val_check_interval is {0}, and an epoch has {1} "
+        "batches; lower it, or count steps over epochs with --trainer.check_val_every_n_epoch null",
+    ),
+    (
+        r"No supported gpu backend found",
+        "this machine has no GPU that PyTorch can use; add --trainer.accelerator cpu "
+        "--trainer.devices 1 --trainer.strategy auto",
+    ),
+)
+"""What Lightning says at length of frequent mistakes (a pattern), and what is said instead."""
+
+
+def remedied(message: str) -> str:
+    """Say what Lightning found wrong with the options of its Trainer, with the remedy where it names none.
+
+    >>> remedied("No supported gpu backend found!").partition(";")[0]
+    'this machine has no GPU that PyTorch can use'
+    """
+    for pattern, line in LIGHTNING_SAYS:
+        if found := re.search(pattern, message, re.DOTALL | re.IGNORECASE):
+            return line.format(*found.groups())
+    return message
+
+
 def _named(type_: str) -> str:
     """A type as in YAML."""
     if choices := re.fullmatch(r"(?:typing\.)?Literal\[(.*)\]", type_):

@@ -1,4 +1,4 @@
-"""What a run leaves and where: its folder, its last checkpoint, and whether a folder can be written to."""
+"""Find the checkpoint and the folder of a run, and ask before the work whether a folder can be written to."""
 
 import tempfile
 from pathlib import Path
@@ -6,31 +6,35 @@ from pathlib import Path
 from patronus_pl.errors import CheckpointError, OutputError
 
 
-def find_checkpoint(path: str) -> Path:
-    """A checkpoint: the file itself, or `last.ckpt` of the newest run below a folder such as `runs/quickstart`.
+def find_checkpoint(path: str, name: str = "last.ckpt") -> Path:
+    """Return a checkpoint: the file itself, or the newest of that name in the runs below a folder.
+
+    Args:
+        path: a file, or a folder such as `runs/quickstart`.
+        name: file to look for in a folder.
 
     Raises:
         CheckpointError: the folder holds none.
     """
     if not Path(path).is_dir():
         return Path(path)
-    found = sorted(Path(path).rglob("checkpoints/last.ckpt"), key=lambda file: file.stat().st_mtime)
+    found = sorted(Path(path).rglob(f"checkpoints/{name}"), key=lambda file: file.stat().st_mtime)
     if not found:
-        raise CheckpointError(f"no checkpoints/last.ckpt below {path!r}; train one with `patronus fit`")
+        raise CheckpointError(f"no checkpoints/{name} below {path!r}; train one with `patronus fit`")
     return found[-1]
 
 
 def run_folder(checkpoint: Path) -> Path:
-    """The folder of the run that a checkpoint belongs to."""
+    """Return the folder of the run that a checkpoint belongs to."""
     return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
 
 
 def writable_folder(path: Path, option: str = "--out") -> Path:
-    """The folder, made if need be.
+    """Make a folder if it is not there, and check that files can be written to it.
 
     Args:
-        path: of the folder.
-        option: that chooses another, for the error.
+        path: the folder.
+        option: name of the option that chooses another one, for the error message.
 
     Raises:
         OutputError: it cannot be made or written to.
@@ -44,11 +48,11 @@ def writable_folder(path: Path, option: str = "--out") -> Path:
 
 
 def writable_file(path: str, option: str = "--out") -> Path:
-    """The path of a file that can be written, its folder made if need be: to be asked before the work.
+    """Check, before the work, that a file can be written; its folder is made if it is not there.
 
     Args:
-        path: of the file.
-        option: that chooses another, for the error.
+        path: the file.
+        option: name of the option that chooses another one, for the error message.
 
     Raises:
         OutputError: it is a folder, or its folder cannot be made or written to.

@@ -1,9 +1,12 @@
+import os
+import resource
 from pathlib import Path
 
 import pytest
+import torch
 
 from patronus_pl.errors import OutputError
-from patronus_pl.files import replacing
+from patronus_pl.files import replacing, replacing_in
 
 
 def test_a_whole_file_takes_the_place_of_the_old(tmp_path: Path) -> None:
@@ -29,4 +32,68 @@ def test_interrupted_the_old_one_stays_and_nothing_beside_it(tmp_path: Path) -> 
 def test_a_file_that_cannot_be_written_is_named_with_the_remedy(tmp_path: Path) -> None:
     wanted = r"cannot write '.*nowhere/x.npz' \(No such file or directory\); choose another --out"
     with pytest.raises(OutputError, match=wanted), replacing(tmp_path / "nowhere/x.npz", "choose another --out"):
+        raise AssertionError("not reached")
+
+
+def test_what_torch_cannot_write_is_named_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.save hides the OSError of a full disk behind a RuntimeError."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        wanted = r"cannot write '.*x.ckpt' \(File too large\); make room"
+        with pytest.raises(OutputError, match=wanted), replacing(tmp_path / "x.ckpt", "make room") as file:
+            torch.save({"weights": torch.zeros(10_000)}, file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_faults_of_the_writer_are_its_own(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="mine"), replacing(tmp_path / "x", "choose another"):
+        raise RuntimeError("mine")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_removed_later(tmp_path: Path) -> None:
+    path, old, new, other = (tmp_path / name for name in ("x", ".x.1.part", ".x.2.part", ".y.1.part"))
+    for part in (old, new, other):
+        part.write_bytes(b"half")
+    for part in (old, other):
+        os.utime(part, (0, 0))
+    with replacing(path, "choose another") as file:
+        file.write(b"whole")
+    assert {entry.name for entry in tmp_path.iterdir()} == {"x", ".x.2.part", ".y.1.part"}
+
+
+def test_a_set_of_files_moves_at_the_end(tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    out.mkdir()
+    (out / "page.html").write_text("old")
+    (out / "mine.txt").write_text("stays")
+    with replacing_in(out, "choose another --out") as folder:
+        (folder / "page.html").write_text("new")
+        (folder / "pictures").mkdir()
+        (folder / "pictures" / "0.png").write_bytes(b"0")
+        assert (out / "page.html").read_text() == "old"
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*")) == [
+        "mine.txt",
+        "page.html",
+        "pictures",
+        "pictures/0.png",
+    ]
+    assert (out / "page.html").read_text() == "new"
+
+
+def test_an_interrupted_set_of_files_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text("old")
+    writing = replacing_in(tmp_path, "choose another --out")
+    (writing.__enter__() / "page.html").write_text("new")
+    assert not writing.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("page.html", "old")]
+
+
+def test_a_set_of_files_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_bytes(b"")
+    wanted = r"cannot write to '.*taken/report' \(Not a directory\); choose another --out"
+    with pytest.raises(OutputError, match=wanted), replacing_in(tmp_path / "taken/report", "choose another --out"):
         raise AssertionError("not reached")

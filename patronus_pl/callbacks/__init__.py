@@ -8,6 +8,7 @@ from patronus_pl.callbacks.evaluation import Evaluation
 from patronus_pl.callbacks.frechet import SampleDistance
 from patronus_pl.callbacks.pictures import Pictures
 from patronus_pl.callbacks.prototypes import PrototypeStatistics
+from patronus_pl.callbacks.resume import Resume
 from patronus_pl.callbacks.revival import Revival
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Interpolation",
     "Pictures",
     "PrototypeStatistics",
+    "Resume",
     "Revival",
     "SampleDistance",
 ]

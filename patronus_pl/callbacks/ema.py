@@ -24,6 +24,7 @@ class EMA(WeightAveraging):
         super().__init__(multi_avg_fn=self._average)
         self.decay = decay
         self._steps = 0
+        self._swapped = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Make the average, in the precision that the model is about to get."""
@@ -44,24 +45,30 @@ class EMA(WeightAveraging):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Swap the average in, unless there is none yet (the sanity check)."""
+        """Give the model the average for a validation, unless there is none yet (the sanity check)."""
         if trainer.global_step > 0:
             super().on_validation_epoch_start(trainer, pl_module)
+            self._swapped = self._average_model is not None
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Swap it out again."""
-        if trainer.global_step > 0:
+        """Give the model its own weights back."""
+        if self._swapped:
             super().on_validation_epoch_end(trainer, pl_module)
+            self._swapped = False
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Save the average as the model, unless there is none."""
         if self._average_model is not None:
-            # `Checkpoint(minutes=...)` saves at the end of a step, before it is this callback's turn to average it.
-            self.on_train_batch_end(trainer, pl_module, None, None, 0)
+            if not self._swapped:
+                # `Checkpoint(minutes=...)` saves at the end of a step, before this callback has averaged it.
+                self.on_train_batch_end(trainer, pl_module, None, None, 0)
             checkpoint.setdefault("callbacks", {})[self.state_key] = self.state_dict()
             super().on_save_checkpoint(trainer, pl_module, checkpoint)
+            if self._swapped:  # a validation is interrupted
+                average, current = checkpoint["current_model_state"], checkpoint["state_dict"]
+                checkpoint |= {"state_dict": average, "current_model_state": current}
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

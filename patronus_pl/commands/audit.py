@@ -14,7 +14,7 @@ from patronus_pl.analysis.audit.audit import audit as find
 from patronus_pl.analysis.audit.audit_report import audit_numbers, told, write_audit
 from patronus_pl.analysis.editing.decoding import encode
 from patronus_pl.analysis.subject import Subject
-from patronus_pl.commands.files import opened
+from patronus_pl.commands.opening import opened
 from patronus_pl.data import ImageDataModule, PlantedFaces
 from patronus_pl.data.planted_faces import ATTRIBUTES
 from patronus_pl.data.planted_templates import every_portrait

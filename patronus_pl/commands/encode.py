@@ -6,7 +6,7 @@ from lightning.pytorch import seed_everything
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from patronus_pl.commands.files import data_of
+from patronus_pl.commands.opening import data_of
 from patronus_pl.commands.ranks import all_ranks
 from patronus_pl.data import ImageDataModule
 from patronus_pl.data.image_table import ImageTable

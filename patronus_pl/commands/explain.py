@@ -6,7 +6,7 @@ from pathlib import Path
 from patronus_pl.analysis.report.findings import Effort
 from patronus_pl.analysis.report.report import explain as write_report
 from patronus_pl.analysis.subject import Subject
-from patronus_pl.commands.files import opened
+from patronus_pl.commands.opening import opened
 from patronus_pl.data import ImageDataModule
 from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.runs import run_folder

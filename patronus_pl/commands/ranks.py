@@ -1,4 +1,4 @@
-"""`all_ranks`: one command shared by the processes that `torchrun` or SLURM's `srun` started; `part`: its end."""
+"""Share one command among the processes that `torchrun` or SLURM's `srun` started for it."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from patronus_pl.ranks import Ranks
 
 @contextmanager
 def all_ranks() -> Iterator[Ranks]:
-    """Meet the other processes that were started for this command, if there are any."""
+    """Connect this process with the others that were started for the same command, if there are any."""
     ranks = _of_this_process()
     joins = ranks.size > 1 and not distributed.is_initialized()
     if joins:
@@ -21,14 +21,14 @@ def all_ranks() -> Iterator[Ranks]:
         yield Ranks.met(ranks.local)
     finally:
         if joins:
-            part()
+            leave_process_group()
 
 
-def part() -> None:
-    """Take down what connects the processes, while Python is whole.
+def leave_process_group() -> None:
+    """Close the connection between the processes before the interpreter shuts down.
 
-    Gloo's threads may hold tensors; one that is let go while the interpreter comes down aborts the process. Lightning
-    takes down NCCL's connection alone (pytorch/pytorch#179291).
+    Gloo's threads may hold tensors, and one that is freed during shutdown aborts the process. Lightning closes NCCL's
+    connection only (pytorch/pytorch#179291).
     """
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()

@@ -18,7 +18,7 @@ from patronus_pl.analysis.attributes.balance import balance as balanced
 from patronus_pl.analysis.audit.audit import restricted
 from patronus_pl.analysis.editing.decoding import decode_from_noise, encode
 from patronus_pl.analysis.subject import Subject
-from patronus_pl.commands.files import data_of
+from patronus_pl.commands.opening import data_of
 from patronus_pl.commands.ranks import all_ranks
 from patronus_pl.data import Activations, ImageDataModule
 from patronus_pl.diffusion import Sampling

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from patronus_pl.data.bias import BiasedSubset
 from patronus_pl.data.image_table import ImageTable
-from patronus_pl.data.loader import Batches, Turns, already_a_batch
+from patronus_pl.data.loader import Batches, Turns, already_a_batch, leave_signals_to_the_parent
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.pixels import as_floats
 
@@ -133,6 +133,7 @@ class ImageDataModule(pl.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             collate_fn=already_a_batch,
+            worker_init_fn=leave_signals_to_the_parent,
         )
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """`Batches`: loaders that share a table among devices, and that go on where a run was interrupted."""
 
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -90,3 +91,12 @@ class Batches(DataLoader[dict[str, Any]]):
 def already_a_batch(batch: Any) -> Any:
     """Return a batch as it is: tables return whole batches."""
     return batch
+
+
+def leave_signals_to_the_parent(_: int) -> None:
+    """Let a loader process outlive a signal that reaches the whole group: the last step may still need its batch.
+
+    It ends with the process that started it.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)

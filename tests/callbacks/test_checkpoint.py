@@ -1,5 +1,7 @@
 """What Ctrl-C leaves, and what other errors leave alone."""
 
+import os
+import resource
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ import torch
 
 from patronus_pl.callbacks import EMA, Checkpoint
 from patronus_pl.data import PlantedFaces
+from patronus_pl.errors import OutputError
 from tests.callbacks.runs import faces, fresh, trainer
 
 State = dict[str, torch.Tensor]
@@ -114,3 +117,123 @@ def test_best_is_the_lowest_and_last_the_last(tmp_path: Path) -> None:
     once.fit(fresh(), one_batch())
     steps = {path.name: torch.load(path, weights_only=True)["global_step"] for path in (tmp_path).rglob("*.ckpt")}
     assert steps == {"best.ckpt": 2, "last.ckpt": 3}
+
+
+class Send(pl.Callback):
+    """Sends a signal to this process while a step, or a batch of the validation after it, is computed."""
+
+    def __init__(self, number: signal.Signals, step: int, validating: bool = False) -> None:
+        self.number, self.step, self.validating = number, step, validating
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.send(trainer, False)
+
+    def on_validation_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.send(trainer, True)
+
+    def send(self, trainer: pl.Trainer, validating: bool) -> None:
+        if trainer.global_step == self.step and validating == self.validating and not trainer.sanity_checking:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize(
+    ("number", "step", "validating", "saved"),
+    [
+        (signal.SIGTERM, 2, False, 3),  # in the middle of an epoch: the step that it met is finished
+        (signal.SIGTERM, 4, True, 4),  # in the middle of a validation, which ends with the epoch of four steps
+        (signal.SIGINT, 2, False, 3),
+        (signal.SIGHUP, 2, False, 3),
+    ],
+)
+def test_a_signal_is_answered_with_a_checkpoint_from_which_the_run_ends_as_if_unbroken(
+    number: signal.Signals, step: int, validating: bool, saved: int, tmp_path: Path, fit: Any
+) -> None:
+    whole = weights(fit("whole", data=faces(train=8)) / "last.ckpt")
+    with pytest.raises(SystemExit) as stop:
+        fit("half", Send(number, step, validating), data=faces(train=8))
+    assert stop.value.code == 128 + number
+    half = tmp_path / "half" / "checkpoints" / "last.ckpt"
+    assert torch.load(half, weights_only=True)["global_step"] == saved
+    rest = weights(fit("rest", ckpt=half, data=faces(train=8)) / "last.ckpt")
+    for key, state in whole.items():
+        for name, value in state.items():
+            torch.testing.assert_close(rest[key][name], value, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_signals_are_given_back_after_the_run(fit: Any) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    fit("whole")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_an_ignored_signal_stays_ignored(fit: Any) -> None:
+    """As `nohup` wants it for SIGHUP."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        folder = fit("whole", Send(signal.SIGHUP, 2))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert torch.load(folder / "last.ckpt", weights_only=True)["global_step"] == 6
+
+
+def test_slurm_starts_the_job_again_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fit: Any) -> None:
+    """SIGUSR1 saves where Lightning looks when the job comes back, and asks `scontrol` for it."""
+    whole = weights(fit("whole", data=faces(train=8)) / "last.ckpt")
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f"#!/bin/sh\necho $@ > {tmp_path}/asked\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", str(scontrol.parent), prepend=os.pathsep)
+    for name, value in (("JOB_ID", "17"), ("NTASKS", "1"), ("JOB_NAME", "train"), ("LOCALID", "0"), ("PROCID", "0")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    with pytest.raises(SystemExit) as stop:
+        fit("job", Send(signal.SIGUSR1, 2), data=faces(train=8))
+    assert stop.value.code == 128 + signal.SIGUSR1
+    assert (tmp_path / "asked").read_text() == "requeue 17\n"
+    (tmp_path / "job" / "checkpoints" / "last.ckpt").unlink()  # it goes on from Lightning's own file
+    again = weights(fit("job", data=faces(train=8)) / "last.ckpt")
+    for key, state in whole.items():
+        for name, value in state.items():
+            torch.testing.assert_close(again[key][name], value, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.fixture
+def tight_disk() -> Iterator[None]:
+    """Files can grow to 20 kB, as if the disk were full then: a checkpoint is larger."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_full_disk_leaves_the_checkpoint_that_was_there(tmp_path: Path, fit: Any, tight_disk: None) -> None:
+    folder = tmp_path / "full" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "last.ckpt").write_bytes(b"whole")
+    with pytest.raises(OutputError, match=r"cannot write '.*best.ckpt' \(File too large\); make room"):
+        fit("full")
+    assert [(path.name, path.read_bytes()) for path in folder.iterdir()] == [("last.ckpt", b"whole")]
+
+
+def test_a_checkpoint_that_may_not_be_written_is_an_error_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fit: Any
+) -> None:
+    """As when a ticket of a network disk runs out: root, who may run these tests, can write anywhere."""
+
+    opened = Path.open
+
+    def denied(self: Path, *arguments: Any, **named: Any) -> Any:
+        if ".ckpt" in self.name:
+            raise PermissionError(13, "Permission denied")
+        return opened(self, *arguments, **named)
+
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(OutputError, match=r"cannot write '.*best.ckpt' \(Permission denied\)"):
+        fit("denied")
+    assert list((tmp_path / "denied" / "checkpoints").iterdir()) == []
+
+
+def test_a_temporary_folder_is_not_needed(monkeypatch: pytest.MonkeyPatch, fit: Any) -> None:
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    assert (fit("whole") / "last.ckpt").is_file()
