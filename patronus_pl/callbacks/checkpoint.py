@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from patronus_pl.data.stored import keep_split_rule
 from patronus_pl.errors import OutputError
 from patronus_pl.files import replacing
 
@@ -54,8 +55,6 @@ def write_whole_checkpoints(trainer: pl.Trainer) -> None:
     """Put `WholeCheckpoints` in the place of Lightning's way of writing, unless the user chose another one."""
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = WholeCheckpoints()
-
-from patronus_pl.data.stored import keep_split_rule
 
 
 class Checkpoint(ModelCheckpoint):

@@ -171,9 +171,12 @@ def _with_changes(before: dict[str, Any], model: dict[str, Any], changes: list[K
         place = key[:-1] if key[-1] == "class_path" else key
         source: Any = model
         target: Any = merged
-        for name in place[:-1]:
-            source, target = _inside(source)[name], _inside(target)[name]
-        _inside(target)[place[-1]] = _copied(_inside(source)[place[-1]])
+        for k, name in enumerate(place):
+            inner = _inside(target).get(name)
+            if k == len(place) - 1 or not isinstance(inner, dict):  # a part that the checkpoint lacks comes as a whole
+                _inside(target)[name] = _copied(_inside(source)[name])
+                break
+            source, target = _inside(source)[name], inner
     return merged
 
 

@@ -151,7 +151,7 @@ def rates(checkpoint: Path) -> tuple[float, float, float]:
 
 def test_options_on_the_shell_win_over_the_checkpoint(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = [*config_args("quickstart", folder), *STEPS, *QUIET, "--trainer.max_steps=6", "--ckpt_path=last"]
-    options = {"lr": 5e-5, "final_lr": 1.0, "warmup_steps": 0, "weight_decay": 0.5, "seed": 3}
+    options = {"lr": 5e-5, "final_lr": 1.0, "warmup_steps": 0, "seed": 3}
     main(["fit", *args, *(f"--model.init_args.{name}={value}" for name, value in options.items())])
     run = folder / "runs/quickstart/version_1"
     saved = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
@@ -159,7 +159,7 @@ def test_options_on_the_shell_win_over_the_checkpoint(folder: Path, capsys: pyte
     for name, value in options.items():
         assert saved["hyper_parameters"][name] == value
         assert said[name] == value
-    assert rates(run / "checkpoints/last.ckpt") == (5e-5, 0.5, 5e-5)
+    assert rates(run / "checkpoints/last.ckpt") == (5e-5, 0.01, 5e-5)
     assert saved["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(5e-5)  # constant from the first step
 
 
@@ -173,11 +173,21 @@ def test_options_in_a_file_win_too(folder: Path) -> None:
 def test_what_was_not_said_stays_as_the_checkpoint_has_it(folder: Path) -> None:
     """A run that was started with an option on the shell goes on with it where the files do not speak of it."""
     args = [*config_args("quickstart", folder), *STEPS, *QUIET]
-    main(["fit", *args, "--trainer.max_steps=5", "--ckpt_path=last", "--model.init_args.balance=null"])
+    main(
+        [
+            "fit",
+            *args,
+            "--trainer.max_steps=5",
+            "--ckpt_path=last",
+            "--model.init_args.objective.init_args.sparsity.init_args.weight=0.05",
+        ]
+    )
     main(["fit", *args, "--trainer.max_steps=6", "--ckpt_path=last"])
     runs = (folder / f"runs/quickstart/version_{k}/checkpoints/last.ckpt" for k in range(3))
-    first, _, third = (torch.load(path, weights_only=True)["hyper_parameters"] for path in runs)
-    assert first == third
+    first, second, third = (torch.load(path, weights_only=True)["hyper_parameters"] for path in runs)
+    weights = [saved["objective"]["init_args"]["sparsity"]["init_args"]["weight"] for saved in (first, second, third)]
+    assert weights == [0.15, 0.05, 0.05]
+    assert second == third
 
 
 @pytest.mark.parametrize(
@@ -232,8 +242,9 @@ def test_runs_that_start_together_have_folders_of_their_own(tmp_path: Path) -> N
         "--trainer.precision=32-true",
     ]
     command = [sys.executable, "-m", "patronus_pl", "fit", *args]
-    both = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2)]
-    assert [process.wait() for process in both] == [0, 0]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
     runs = sorted((tmp_path / "runs/quickstart").iterdir())
     assert [run.name for run in runs] == ["version_0", "version_1"]
     for run in runs:
