@@ -32,8 +32,10 @@ class Resume(pl.Callback):
         if not self._resumed or not isinstance(lr, float) or not isinstance(decay, (int, float)):
             return
         for scheduler in (config.scheduler for config in trainer.lr_scheduler_configs):
-            if isinstance(scheduler, LambdaLR):
+            for group in scheduler.optimizer.param_groups:
+                group["weight_decay"] = decay
+            # Another warm-up or decay takes effect with the scheduler's next step; another rate would not.
+            if isinstance(scheduler, LambdaLR) and any(rate != lr for rate in scheduler.base_lrs):
                 scheduler.base_lrs = [lr for _ in scheduler.base_lrs]
                 for group, factor in zip(scheduler.optimizer.param_groups, scheduler.lr_lambdas, strict=True):
-                    rate = lr * factor(scheduler.last_epoch)
-                    group.update(initial_lr=lr, lr=rate, weight_decay=decay)
+                    group.update(initial_lr=lr, lr=lr * factor(scheduler.last_epoch))
