@@ -77,6 +77,12 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(goal), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_files_that_are_named_exist(page: Path) -> None:
+    for name in re.findall(r"`((?:\w+/)+\w+\.(?:py|yaml))`", page.read_text()):
+        assert any((folder / name).is_file() for folder in (ROOT, ROOT / "patronus_pl")), name
+
+
 def exit_code(words: list[str]) -> object:
     """Parse a command as the shell would, without running it."""
     with pytest.raises(SystemExit) as ended:
