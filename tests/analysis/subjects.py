@@ -14,7 +14,7 @@ from patronus_pl.modules import PatronusModule
 from tests.conftest import tiny_configuration
 
 LITTLE = Effort(
-    edited=3, levels=3, candidates=4, recovered=12, noise_levels=5, timed=2, instants=3, measured=4, patches=4
+    edited=3, levels=3, guided=2, candidates=4, recovered=12, noise_levels=5, timed=2, instants=3, measured=4, patches=4
 )
 FEW = Sampling(2)
 

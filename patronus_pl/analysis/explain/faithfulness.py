@@ -99,7 +99,8 @@ def faithfulness(
 ) -> Faithfulness:
     """Move each prototype through its own range, decode from the inverted noise, and encode again.
 
-    The high end is `turned_up` already; the other values cost n · p · (levels - 1) images of `sampling.steps` steps.
+    The high end is `turned_up` already; the other values cost n · p · (levels - 1) images of `sampling.steps` steps,
+    and twice that under guidance, which is that of `turned_up`.
 
     Args:
         model: the model, whose `activation_low` and `activation_high` are the 2nd and 98th percentile of its data.
@@ -156,7 +157,7 @@ def _moved(
     pictures = DiskArray((p, min(keep, n), v, *shape))
     inside, area, size = torch.zeros(3, p, n).unbind()
     for job in jobs(inverted, index.tolist(), values[:, :-1], sampling.batch_size, model.device):
-        x = model.decode(job.x_T, job.s, sampling.steps, sampling.sampler)
+        x = model.decode(job.x_T, job.s, sampling.steps, sampling.sampler, base=job.base, guidance=turned_up.guidance)
         at = job.prototype, job.image
         realised[job.prototype, job.image, :-1] = model.encode(x).to(realised).reshape(-1, v - 1, realised.shape[-1])
         pairs = list(zip(job.prototype.tolist(), job.image.tolist(), strict=True))

@@ -54,20 +54,21 @@ def _pictures(
     model: PatronusModule, findings: Findings, subject: Subject, shown: Sequence[int]
 ) -> Iterator[tuple[str, Picture]]:
     """Yield every picture of the page with its name."""
-    real = subject.first(findings.faithfulness.pictures.shape[1])
-    yield "real", Picture.of(real[None, :HEADS], 96)
+    real, heads = subject.first(findings.faithfulness.pictures.shape[1]), heads_of(findings)
+    yield "real", Picture.of(real[None, :heads], 96)
     yield from _reconstructions(findings, real)
     for j in shown[:HEADLINE]:
-        yield f"switch-{j}", Picture.of(_edits(findings, j)[:HEADS, [0, -1]].transpose(0, 1), 96)
+        yield f"switch-{j}", Picture.of(findings.edits(j)[:heads, [0, -1]].transpose(0, 1), 96)
     with torch.inference_mode():
         similar = model.similarity_map(real.to(model.device)).cpu()
     boxes = locate(model, real).box
     for j in shown:
-        strong, weak = _extremes(findings.activations[: len(real), j])
+        edits = findings.edits(j)
+        strong, weak = _extremes(findings.activations[: len(edits), j])
         marked: list[Box | None] = [*as_boxes(boxes[strong, j]), *(None for _ in weak)]
         found = [[box, None] for box in marked]
         places = pixel_map(similar[:, j : j + 1], model.encoder.receptive_field, *real.shape[-2:])[:, 0]
-        yield f"edit-{j}", Picture.of(_edits(findings, j)[strong + weak], 64)
+        yield f"edit-{j}", Picture.of(edits[strong + weak], 64)
         yield f"where-{j}", Picture.of(_looks(real, places)[strong + weak], 64, found)
         yield from zip((f"what-{j}", f"grown-{j}"), _turned_up(model, findings, j), strict=True)
         yield from zip((f"top-{j}", f"crops-{j}"), _top(model, findings, subject, j), strict=True)
@@ -76,8 +77,10 @@ def _pictures(
     yield from _maps(model, findings, real[:1], shown)
 
 
-def _edits(findings: Findings, j: int) -> Float[Tensor, "n v c h w"]:
-    return as_floats(findings.faithfulness.pictures[j])
+def heads_of(findings: Findings) -> int:
+    """Return how many images are shown at the top of the page: as many as there are edits of every prototype."""
+    guided = HEADS if findings.guided is None else findings.guided.pictures.shape[1]
+    return min(HEADS, findings.faithfulness.pictures.shape[1], guided)
 
 
 def _extremes(activations: Float[Tensor, " n"]) -> tuple[list[int], list[int]]:
@@ -263,7 +266,6 @@ def render(
         pictures=embed(partial(_pictures, model, findings, subject, shown)),
         shown=shown,
         headline=shown[:HEADLINE],
-        heads=min(HEADS, len(subject.images)),
         earliest=earliest_first(findings, shown),
         charts={
             j: {
@@ -280,6 +282,7 @@ def render(
         first_step=float(findings.emergence.t[0]),
         timed=timed,
         masked=model.masks is not None,
+        guided=findings.guided is not None,
         fewest=FEWEST,
         candidates=candidates,
     )
@@ -288,12 +291,13 @@ def render(
 def draw_files(findings: Findings, subject: Subject, shown: Sequence[int]) -> Iterator[tuple[str, bytes]]:
     """Yield (file name, bytes) of the same pictures as PNG files with labels, for slides and papers."""
     shape, made = findings.faithfulness.pictures.shape, findings.reconstruction
-    real = subject.first(shape[1])
-    rows, labels = [real], ["real"]
+    heads = heads_of(findings)
+    rows, labels = [subject.first(heads)], ["real"]
     for j in shown[:5]:
-        rows += _edits(findings, j)[:, [0, -1]].unbind(1)
+        rows += findings.edits(j)[:heads, [0, -1]].unbind(1)
         labels += [f"prototype {j} off", "on"]
     yield "headline.png", figures.image_grid(torch.stack(rows), labels)
+    real = subject.first(shape[1])
     n = len(real)
     noises = ["inverted noise", *(f"random noise {k + 1}" for k in range(len(made.random)))]
     grid = torch.stack([real, made.inverted[:n], *made.random[:, :n]])
@@ -313,4 +317,4 @@ def draw_files(findings: Findings, subject: Subject, shown: Sequence[int]) -> It
         pair, found = torch.stack([turned.before(j), turned.after(j)]), as_boxes(turned.box[j])
         yield f"prototype_{j:03d}_what.png", figures.image_grid(pair, ["as it is", "turned up"], boxes=[found, found])
         yield f"prototype_{j:03d}_patches.png", figures.image_grid(images[None], boxes=[boxes])
-        yield f"prototype_{j:03d}_edits.png", figures.image_grid(_edits(findings, j), column_labels=levels)
+        yield f"prototype_{j:03d}_edits.png", figures.image_grid(findings.edits(j), column_labels=levels)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,11 +11,12 @@ from torch import Tensor
 
 from patronus_pl.analysis.attributes.reading import AttributeReading, best_attribute
 from patronus_pl.analysis.editing.decoding import decode, encode
+from patronus_pl.analysis.editing.guidance import calibrate
 from patronus_pl.analysis.editing.inverting import invert
 from patronus_pl.analysis.editing.jobs import turn_up
 from patronus_pl.analysis.explain.census import Census, census
 from patronus_pl.analysis.explain.consistency import Consistency, consistency
-from patronus_pl.analysis.explain.faithfulness import Faithfulness, faithfulness
+from patronus_pl.analysis.explain.faithfulness import UNUSED, Faithfulness, faithfulness
 from patronus_pl.analysis.explain.patches import TopPatches, top_patches
 from patronus_pl.analysis.explain.reconstruction import Reconstruction, reconstruct
 from patronus_pl.analysis.explain.recovery import FEWEST, Recovery, recovery, spread_timesteps
@@ -39,6 +40,10 @@ RANDOM = 3
 """How often each image is reconstructed from random noise."""
 BEST = 3
 """Of the candidate images, how many are kept for each prototype."""
+IN_FULL = 0.95
+"""Slope from which on an edit needs no guidance."""
+CALIBRATED = 2
+"""Images on which guidance weights are found."""
 USED = 128
 """Images on which the use of s is measured, and of which the timed ones are chosen."""
 NULL_IMAGES, NULL_PROTOTYPES = 4, 4
@@ -52,6 +57,8 @@ class Effort:
     Attributes:
         edited: images in which every prototype is moved through its range; they are shown too.
         levels: values from the low to the high end of a prototype's range, at least 2.
+        guided: images in which edits are shown under guidance, with the weight at which each arrives in full; 0 shows
+            them as they are. Weights are found on the last few of the inverted images.
         candidates: images in which each prototype is turned up; those that show it best are kept.
         recovered: images on which is measured when a noisy image alone tells each prototype; at least 8. It needs a
             model that was trained with masks.
@@ -64,6 +71,7 @@ class Effort:
 
     edited: int = 6
     levels: int = 5
+    guided: int = 4
     candidates: int = 20
     recovered: int = 128
     noise_levels: int = 20
@@ -78,7 +86,9 @@ class Effort:
         return max(self.edited, self.candidates, self.measured)
 
     def evaluations(self, prototypes: int, images: int, steps: int, levels: int = 0) -> int:
-        """Count the images that pass the denoiser, for the progress bar; those of the untrained model do not.
+        """Count the images that pass the denoiser, for the progress bar.
+
+        Those of the untrained model do not count, nor those of guidance, which depend on what is found.
 
         Args:
             prototypes: m.
@@ -114,6 +124,10 @@ class Findings:
         mean_image_error: mean squared error of the mean image, which is what one gets who knows nothing of an image.
         what: each prototype turned up, in the images where that shows best.
         faithfulness: how well pictures follow edits.
+        guidance: (m,) weights under which edits arrive in full, see `calibrate`; 1 where none is needed, and for unused
+            prototypes.
+        guided: how well pictures follow edits under these weights, for the prototypes whose weight is above 1; None if
+            there are none.
         untrained: the same for a model of this architecture before its first step.
         recovery: when the noisy image alone tells each prototype; None for a model without masks, and for few images.
         emergence: at which step the picture shows what was turned up.
@@ -132,6 +146,8 @@ class Findings:
     mean_image_error: float
     what: What
     faithfulness: Faithfulness
+    guidance: Float[Tensor, " m"]
+    guided: Faithfulness | None
     untrained: Faithfulness
     recovery: Recovery | None
     emergence: Emergence
@@ -140,6 +156,12 @@ class Findings:
     def worth_keeping(self) -> Bool[Tensor, " m"]:
         """Return whether each prototype is live and used: it varies, and moving it changes the picture; shape (m,)."""
         return self.census.live & ~self.faithfulness.unused
+
+    def edits(self, j: int) -> Float[Tensor, "n v c h w"]:
+        """Return n images with a prototype at v values from low to high, under guidance where that is needed."""
+        if self.guided is not None and j in self.guided.prototypes.tolist():
+            return as_floats(self.guided.pictures[self.guided.prototypes.tolist().index(j)])
+        return as_floats(self.faithfulness.pictures[j])
 
     @property
     def legibility(self) -> Float[Tensor, " m"]:
@@ -191,7 +213,7 @@ def find(model: PatronusModule, subject: Subject, effort: Effort, sampling: Samp
         say("use of s")
         times = [t * model.schedule.timesteps // 1000 for t in TIMES]
         use = use_ratio(model, subject.first(USED), times, seed, size)
-        reconstruction, turned, moved = _edits(model, subject, effort, sampling, say)
+        edits = _edits(model, subject, effort, sampling, say)
         say("when")
         told = recovery(model, subject.first(effort.recovered), sampling, effort.noise_levels) if levels else None
         curves = _emergence(model, subject, activations, effort, sampling)
@@ -207,10 +229,8 @@ def find(model: PatronusModule, subject: Subject, effort: Effort, sampling: Samp
         pointing=pointing,
         seeing=seeing,
         use=use,
-        reconstruction=reconstruction,
+        **edits._asdict(),
         mean_image_error=mean_image_error(as_floats(batch["image"]) for batch in _batches(subject, size)),
-        what=turned,
-        faithfulness=moved,
         untrained=null,
         recovery=told,
         emergence=curves,
@@ -230,9 +250,19 @@ def _batches(subject: Subject, size: int) -> Iterator[dict[str, Any]]:
         yield {"image": torch.from_numpy(np.ascontiguousarray(subject.images[rows])), "id": list(subject.ids[rows])}
 
 
+class _Edited(NamedTuple):
+    """What is found by decoding inverted images; the fields are those of `Findings`."""
+
+    reconstruction: Reconstruction
+    what: What
+    faithfulness: Faithfulness
+    guidance: Float[Tensor, " m"]
+    guided: Faithfulness | None
+
+
 def _edits(
     model: PatronusModule, subject: Subject, effort: Effort, sampling: Sampling, say: Callable[[str], None]
-) -> tuple[Reconstruction, What, Faithfulness]:
+) -> _Edited:
     """Invert the first images once, and turn every prototype up in them once, for all that needs it."""
     say("inversion")
     inverted = invert(model, subject.first(effort.inverted), sampling)
@@ -246,7 +276,18 @@ def _edits(
     turned = what(model, turned_up.first(effort.candidates), BEST, sampling.batch_size)
     say("edits")
     moved = faithfulness(model, turned_up.first(effort.edited), effort.levels, sampling, keep=effort.edited)
-    return reconstruction, turned, moved
+    say("guidance")
+    weights = torch.ones(model.prototypes.count)
+    short = torch.nonzero((moved.slope >= UNUSED) & (moved.slope < IN_FULL))[:, 0].tolist()
+    if short and effort.guided:
+        weights = calibrate(model, inverted.take(list(range(len(inverted.s)))[-CALIBRATED:]), short, sampling)
+    which = torch.nonzero(weights > 1)[:, 0].tolist()
+    guided = None
+    if which:
+        k = effort.guided
+        up = turn_up(model, inverted.first(k), unedited[:k], which, sampling, weights)
+        guided = faithfulness(model, up, effort.levels, sampling, keep=k)
+    return _Edited(reconstruction, turned, moved, weights, guided)
 
 
 def _emergence(

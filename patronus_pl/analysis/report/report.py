@@ -148,6 +148,7 @@ def _overview(model: PatronusModule, findings: Findings, subject: Subject, seed:
         "reconstruction": {**findings.reconstruction.summary(), "mse_mean_image": findings.mean_image_error},
         "faithfulness": {
             **moved.summary(found.live),
+            "guided": _all_guided(findings),
             "psnr_floor": PSNR_FLOOR,
             "flagged_ids": [subject.ids[k] for k in _where(moved.flagged)],
         },
@@ -182,6 +183,20 @@ def _recovery(model: PatronusModule, findings: Findings, seed: int) -> dict[str,
 def _coarse_before_fine(findings: Findings, t50: Float[Tensor, " m"], seed: int) -> dict[str, Any]:
     """Return Kendall's τ of t50 with the visible size of edits, over the prototypes that are worth keeping."""
     return vars(order(t50.where(findings.worth_keeping, torch.nan), findings.faithfulness.size, seed))
+
+
+def _all_guided(findings: Findings) -> dict[str, float]:
+    """Return medians of slope, leakage and weight over the live prototypes, each under guidance where that is needed.
+
+    They are those without guidance where no prototype needs any.
+    """
+    slope, leakage = findings.faithfulness.slope.clone(), findings.faithfulness.leakage_mean.clone()
+    if findings.guided is not None:
+        which = findings.guided.prototypes
+        slope[which], leakage[which] = findings.guided.slope, findings.guided.leakage_mean
+    live = findings.census.live
+    values = {"slope": slope, "leakage_mean": leakage, "weight": findings.guidance}
+    return {name: float(each[live].nanquantile(0.5)) for name, each in values.items()}
 
 
 def _where(flags: Tensor) -> list[int]:
@@ -236,6 +251,8 @@ def _prototype(model: PatronusModule, findings: Findings, subject: Subject, j: i
         "legibility": float(findings.legibility[j]),
         "worth_keeping": bool(findings.worth_keeping[j]),
         **{name: float(getattr(moved, name)[j]) for name in ONE_EACH},
+        "guidance": float(findings.guidance[j]),
+        "guided": _guided(findings, j),
         "requested": moved.requested[j],
         "realised": moved.realised[j],
         "leakage": moved.leakage[j],
@@ -253,6 +270,15 @@ ONE_EACH = ("slope", "rank_correlation", "leakage_mean", "leakage_median", "insi
 """Numbers of the faithfulness card, one a prototype."""
 CURVE = ("t10", "t50", "t90", "curve", "band")
 TIMES = ("t10", "t50", "t90")
+
+
+def _guided(findings: Findings, j: int) -> dict[str, float] | None:
+    """Return slope and leakage of a prototype's edits under its guidance weight; None where none is needed."""
+    found = findings.guided
+    if found is None or j not in found.prototypes:
+        return None
+    k = found.prototypes.tolist().index(j)
+    return {"slope": float(found.slope[k]), "leakage_mean": float(found.leakage_mean[k])}
 
 
 def _when(model: PatronusModule, findings: Findings, j: int) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ import torch
 from scipy.stats import spearmanr
 
 from patronus_pl.analysis.editing.inverting import no_louder_than_noise
+from patronus_pl.analysis.editing.jobs import turn_up
 from patronus_pl.analysis.explain.faithfulness import Faithfulness, faithfulness, rank_correlation
 from patronus_pl.analysis.explain.reconstruction import reconstruct
 from patronus_pl.analysis.explain.use import use_ratio
@@ -47,6 +48,13 @@ class TestFaithfulness:
         assert (summary["slope"], summary["leakage_median"], summary["flagged"], summary["images"]) == pytest.approx(
             (1, 0, 0, 3), abs=1e-3
         )
+
+    def test_guidance_makes_up_for_what_falls_short(self):
+        """A painter that does s · mixing does s · w · mixing under a weight w; its last prototype reacts to nothing."""
+        model, weights = painter(MIXING), torch.tensor([1.25, 2.0, 1.0, 1.0])
+        x_T, back = inverted_and_back(model, images(3), FOUR_STEPS)
+        card = faithfulness(model, turn_up(model, x_T, back, None, FOUR_STEPS, weights), 3, FOUR_STEPS)
+        assert card.slope == pytest.approx((MIXING.diagonal() * weights).tolist(), abs=2e-3)
 
     def test_the_size_of_an_edit_is_the_squared_change_of_its_quarter(self):
         """All 16 pixels of a quarter go from the low to the high end of the range."""

@@ -21,11 +21,13 @@ from patronus_pl.analysis.explain.recovery import spread_timesteps
 from patronus_pl.analysis.pages import page
 from patronus_pl.analysis.protocol import plain
 from patronus_pl.analysis.report import atlas, report
+from patronus_pl.analysis.report import findings as module
 from patronus_pl.analysis.report.findings import Findings, find, most_room
 from patronus_pl.analysis.report.report import explain
 from patronus_pl.analysis.subject import Subject
 from patronus_pl.errors import InvalidOptionError, OutputError
 from patronus_pl.modules import PatronusModule
+from patronus_pl.pixels import as_floats
 from tests.analysis.subjects import FEW, LITTLE, faces, masked_model, tiny_model, unlabelled, with_ranges
 
 
@@ -270,6 +272,48 @@ def test_too_few_images_tell_no_times(masked: PatronusModule, subject: Subject) 
     found = find(masked, subject, few, FEW)
     assert found.recovery is None
     assert "takes at least 8 images" in page_of(masked, found, subject)
+
+
+# ---- guidance --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def guided(model: PatronusModule, subject: Subject) -> Findings:
+    """Findings of an untrained model, whose edits fall so short that they would count as unused."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "UNUSED", -1.0)
+        return find(model, subject, LITTLE, FEW)
+
+
+def test_edits_are_shown_under_the_weight_at_which_they_arrive(
+    model: PatronusModule, subject: Subject, guided: Findings
+) -> None:
+    assert guided.guided is not None
+    which = guided.guided.prototypes.tolist()
+    assert which == torch.nonzero(guided.guidance > 1)[:, 0].tolist() != []
+    numbers = report.report_numbers(model, guided, subject, LITTLE, FEW, "")
+    html = page_of(model, guided, subject)
+    for j, entry in enumerate(numbers["prototypes"]):
+        assert entry["guidance"] == pytest.approx(float(guided.guidance[j]))
+        assert (entry["guided"] is None) == (j not in which)
+        if j in which:
+            k = which.index(j)
+            assert torch.equal(guided.edits(j), as_floats(guided.guided.pictures[k]))
+            assert entry["guided"]["slope"] == pytest.approx(float(guided.guided.slope[k]))
+            assert f"under guidance of weight {page.number(entry['guidance'], 1)}" in html
+    slopes = [p["guided"]["slope"] if p["guided"] else p["slope"] for p in numbers["prototypes"]]
+    assert numbers["overview"]["faithfulness"]["guided"]["slope"] == pytest.approx(np.median(slopes))
+    assert "slope under guidance" in html
+
+
+def test_without_need_of_guidance_the_page_does_not_speak_of_it(
+    model: PatronusModule, subject: Subject, findings: Findings
+) -> None:
+    assert findings.guided is None
+    numbers = report.report_numbers(model, findings, subject, LITTLE, FEW, "")
+    faith = numbers["overview"]["faithfulness"]
+    assert faith["guided"] == {"slope": faith["slope"], "leakage_mean": faith["leakage_mean"], "weight": 1.0}
+    assert "slope under guidance" not in page_of(model, findings, subject)
 
 
 # ---- what is shown ---------------------------------------------------------------------------------------------------
