@@ -30,18 +30,18 @@ def audit_experiment(
 ) -> None:
     """Train a model for each strength of a planted tie and each seed, audit all, and plot estimate against truth.
 
-    One after the other; what is finished is not done again, and an interrupted training goes on. Writes a folder for
-    each model, and experiment.json and experiment.png.
+    What is finished is not done again, and an interrupted training goes on. Writes a folder for each model, and
+    experiment.json and experiment.png.
 
     Args:
-        recipe: YAML of the run: planted faces, whose `correlation` is set; or any data, whose `bias` is.
+        recipe: YAML of a run, of planted faces (the experiment sets their `correlation`) or other data (their `bias`).
         out: folder for all.
         pair: the two attributes to tie, "A,B"; or "A|B|C,D" for one of a group, as `BiasedSubset` takes it.
         rhos: correlations to plant.
-        seeds: models for each.
-        max_steps: of each training; by default that of the recipe.
-        n: images that each audit edits.
-        judge: of the audits: exact (planted faces), cnn or probe; it is trained on data without the tie.
+        seeds: number of models for each correlation.
+        max_steps: number of training steps; by default that of the recipe.
+        n: number of images that each audit edits.
+        judge: judge of the audits: exact (planted faces), cnn or probe; it is trained on data without the tie.
         options: more options of `patronus fit`.
         audit_options: more options of `patronus audit`.
     """
@@ -64,7 +64,7 @@ def audit_experiment(
 
 
 def _tie(data: str, pair: str, rho: float) -> list[str]:
-    """Options that tie the attributes in the data."""
+    """Return the options of `patronus fit` that tie the attributes in the data."""
     if rho == 0:
         return []
     if data.endswith("PlantedFaces"):
@@ -76,7 +76,7 @@ def _tie(data: str, pair: str, rho: float) -> list[str]:
 
 
 def _read(run: Path, names: Sequence[str], rho: float, seed: int) -> dict[str, Any]:
-    """The estimate of the planted tie, and every tested pair with how sure its tie is."""
+    """Return the estimates of the planted tie, and the ties of all other tested pairs."""
     pairs = json.loads((run / "audit.json").read_text(encoding="utf-8"))["pairs"]
     parents, child = names[0].split("|"), names[1]
     tested = [pair for pair in pairs if pair["p"] is not None]
@@ -103,14 +103,14 @@ def _read(run: Path, names: Sequence[str], rho: float, seed: int) -> dict[str, A
 
 
 def summarise(findings: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Spearman's correlation of estimate and ρ over models; for each ρ, how well |tie| tells planted pairs from others.
+    """Return Spearman's correlation of estimate and ρ, and for each ρ how well |tie| tells planted pairs from others.
 
-    The estimate is what the second attribute does when the first is moved, as in the paper's experiment; the reverse is
-    a number of its own, since a move that hardly reaches its own attribute has a large tie. A planted pair that could
-    not be tested, since its attribute does not move, counts as a tie of 0.
+    The estimate is what the second attribute does when the first is moved, as in the paper's experiment. The reverse
+    direction is reported apart, since a move that hardly reaches its own attribute has a large tie. A planted pair that
+    could not be tested, since its attribute does not move, counts as a tie of 0.
 
     Args:
-        findings: of each model: `rho`, `estimate`, `reverse`, `planted` and `others` (|tie| of pairs), `found`,
+        findings: one for each model: `rho`, `estimate`, `reverse`, `planted` and `others` (|tie| of pairs), `found`,
             `false`, `tested`.
     """
     by_rho = []
@@ -140,7 +140,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def draw(by_rho: Sequence[dict[str, Any]]) -> bytes:
-    """Estimate against ρ, mean and range over seeds, with the line on which they would be equal."""
+    """Return a PNG of estimate against ρ: mean and range over seeds, and the line on which both are equal."""
     x = torch.tensor([row["rho"] for row in by_rho])
     means, bands = [x], [(x, x)]
     for name in ("estimates", "reverse"):
@@ -152,7 +152,7 @@ def draw(by_rho: Sequence[dict[str, Any]]) -> bytes:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The same as text."""
+    """Return the numbers for each ρ as text."""
     lines = [f"{'rho':>6} {'estimate':>9} {'reverse':>8} {'AUROC':>7} {'power':>7} {'false':>7}"]
     for row in result["by_rho"]:
         area = "–" if row["detection_auroc"] is None else f"{row['detection_auroc']:.3f}"

@@ -8,7 +8,7 @@ from typing import Any
 from patronus_pl.errors import CorruptFileError, InvalidOptionError
 
 SHOWN = 5
-"""Differences that the error names."""
+"""Number of differences that the error names."""
 Numbers = dict[str, Any]
 """Values by their path, such as `latents.probe.auroc`."""
 
@@ -17,8 +17,8 @@ def compare(files: list[str], without: str = "") -> None:
     """Print two or more evaluations side by side; refuse those that were not measured by one protocol.
 
     Args:
-        files: what `patronus test` wrote (evaluation.json), or folders that hold one.
-        without: sections to leave out, with commas, as `denoising` for models of other losses.
+        files: files that `patronus test` wrote (evaluation.json), or folders that hold one.
+        without: sections to leave out, with commas, such as `denoising` for models with different losses.
     """
     if len(files) < 2:
         raise InvalidOptionError(f"{len(files)} evaluation to compare; name two or more")
@@ -38,7 +38,7 @@ def compare(files: list[str], without: str = "") -> None:
 
 
 def read_evaluation(name: str) -> Numbers:
-    """What `patronus test` wrote.
+    """Return what `patronus test` wrote to a file, or to evaluation.json in a folder.
 
     Raises:
         CorruptFileError: there is no such file, or it is no evaluation.
@@ -54,10 +54,10 @@ def read_evaluation(name: str) -> Numbers:
 
 
 def leave_out(evaluation: Numbers, sections: list[str], name: str) -> Numbers:
-    """The evaluation without some of its sections.
+    """Return the evaluation without some of its sections.
 
     Raises:
-        InvalidOptionError: it has no such section.
+        InvalidOptionError: the evaluation has no such section.
     """
     for section in sections:
         if section not in _sections(evaluation):
@@ -67,14 +67,14 @@ def leave_out(evaluation: Numbers, sections: list[str], name: str) -> Numbers:
 
 
 def _sections(evaluation: Numbers) -> list[str]:
-    """Those with numbers, or with words why there are none."""
+    """Return the names of the sections, with or without numbers."""
     return [key for key, value in evaluation.items() if isinstance(value, dict) and {"protocol", "absent"} & set(value)]
 
 
 def differences(a: Numbers, b: Numbers) -> list[str]:
-    """Where the protocols of two evaluations differ; a section that one of them lacks does not count.
+    """Return where the protocols of two evaluations differ; a section that one of them lacks does not count.
 
-    Images are the same if their pixels are: what else the data are called does not matter then.
+    Images count as the same if their pixels are. Only if they differ are the descriptions of the data compared too.
     """
     versions = a["schema_version"], b["schema_version"]
     found = [] if versions[0] == versions[1] else [f"schema_version: {versions[0]} | {versions[1]}"]
@@ -92,7 +92,7 @@ def _unequal(section: str, a: Numbers, b: Numbers) -> list[str]:
 
 
 def _protocols(value: Any, path: str = "") -> Iterator[tuple[str, Numbers]]:
-    """Every protocol, by the path of the section that it belongs to."""
+    """Yield every protocol, with the path of the section that it belongs to."""
     if isinstance(value, dict):
         for key, entry in value.items():
             if key == "protocol":
@@ -102,7 +102,7 @@ def _protocols(value: Any, path: str = "") -> Iterator[tuple[str, Numbers]]:
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value that is no container, by its path."""
+    """Yield every value that is no container, with its path."""
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
     if entries is None:
         yield path, value
@@ -112,7 +112,7 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def table(names: list[str], evaluations: list[Numbers]) -> list[str]:
-    """Lines of text: what the models are, then every number that any of them has."""
+    """Return lines of text: what the models are, then every number that any of them has."""
     columns = [dict(_leaves(_shown(evaluation))) for evaluation in evaluations]
     rows = list(dict.fromkeys(key for column in columns for key in column))
     cells = [["", *names], *([row, *(_cell(column.get(row)) for column in columns)] for row in rows)]
@@ -124,7 +124,7 @@ def table(names: list[str], evaluations: list[Numbers]) -> list[str]:
 
 
 def _shown(value: Any) -> Any:
-    """Without protocols, which are equal, words for what is absent, and what only says how the file was made."""
+    """Leave out protocols, which are equal, reasons for absence, and what only says how the file was made."""
     if not isinstance(value, dict):
         return value
     hidden = {"protocol", "absent", "schema_version", "data", "preset", "versions", "weights"}

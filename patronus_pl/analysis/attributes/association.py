@@ -1,4 +1,4 @@
-"""Which attributes occur together in the data, how sure that is, and which of many findings to believe."""
+"""Which attributes occur together in the data; and the bootstrap and the false discovery rate, for judging findings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from patronus_pl.errors import InvalidOptionError
 from patronus_pl.types import Attributes
 
 EXPECTED = 5.0
-"""Two attributes exclude each other if they never meet although chance alone would have them meet so often."""
+"""Two attributes exclude each other if they never occur together where chance would make at least so many images."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Association:
 
     Attributes:
         phi: (a, a) correlation φ of two attributes in [-1, 1]; NaN where one is constant.
-        low: (a, a) lower end of its bootstrap interval.
-        high: (a, a) its upper end.
+        low: (a, a) lower end of the bootstrap interval of φ.
+        high: (a, a) upper end of that interval.
         resampled: (r, a, a) φ of each resampled data set.
-        share: (a,) of the images that have the attribute.
-        group: (a, a) whether two attributes are alternatives of one question, such as two hair colours.
+        share: (a,) share of the images that have the attribute.
+        group: (a, a) whether two attributes are alternatives that exclude each other, such as two hair colours.
     """
 
     phi: Float[Tensor, "a a"]
@@ -39,14 +39,14 @@ class Association:
 
     @property
     def spread(self) -> Float[Tensor, " a"]:
-        """(a,) standard deviation of each attribute over images, √(q(1−q))."""
+        """Standard deviation σ = √(q (1 − q)) of each attribute over images, with q its share, shape (a,)."""
         return (self.share * (1 - self.share)).sqrt()
 
 
 def associate(
     attributes: Attributes, names: Sequence[str] = (), samples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> Association:
-    """φ of every pair of attributes, with bootstrap intervals.
+    """Return the correlation φ of every pair of attributes, with bootstrap intervals.
 
         φ = (n₁₁ n₀₀ − n₁₀ n₀₁) / √((n₁₁+n₁₀)(n₀₁+n₀₀)(n₁₁+n₀₁)(n₁₀+n₀₀))
 
@@ -54,14 +54,14 @@ def associate(
     however many images there are.
 
     Args:
-        attributes: (n, a) of 0, 1 and NaN (unknown: the image does not count for pairs with it).
-        names: a names, by which `group` is found.
-        samples: resamplings.
-        seed: of the resampling.
-        level: of the intervals.
+        attributes: shape (n, a), of 0, 1 and NaN (unknown: the image does not count for pairs with that attribute).
+        names: names of the a attributes, from whose words `group` is found; may be empty.
+        samples: number of resamplings.
+        seed: seed of the resampling.
+        level: confidence level of the intervals.
 
     Raises:
-        InvalidOptionError: another number of names than of attributes.
+        InvalidOptionError: there is another number of names than of attributes.
     """
     if len(names) not in (0, attributes.shape[1]):
         raise InvalidOptionError(f"{len(names)} names for {attributes.shape[1]} attributes; give one each")
@@ -87,7 +87,7 @@ def associate(
 
 
 def _cells(attributes: Attributes) -> NDArray[np.float64]:
-    """(a, a, 4): on how many images both hold, only the first, only the second, neither."""
+    """Count images on which both attributes hold, only the first, only the second, or neither, shape (a, a, 4)."""
     y = attributes.double().cpu().numpy()
     on, off = (y == 1).astype(float), (y == 0).astype(float)
     return np.stack([on.T @ on, on.T @ off, off.T @ on, off.T @ off], axis=-1)
@@ -103,9 +103,9 @@ def _phi(cells: NDArray[np.generic]) -> NDArray[np.float64]:
 
 
 def _groups(cells: NDArray[np.float64], attributes: Attributes, names: Sequence[str]) -> NDArray[np.bool_]:
-    """Pairs that exclude each other and are either all attributes of a one-hot set or share a word of their names.
+    """Find pairs of alternatives: they exclude each other, and are classes or share a word of their names.
 
-    To exclude each other is not enough: a planted shortcut of φ = −1 does that too.
+    That two attributes exclude each other is not enough: those of a planted shortcut with φ = −1 do so too.
     """
     on = cells[..., 0]
     held, total = np.diag(on), np.maximum(cells.sum(-1), 1)
@@ -139,9 +139,9 @@ def bootstrap_means(values: Float[Tensor, "n *shape"], samples: int = 1000, seed
 
 
 def adjusted(p_values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Benjamini and Hochberg's q: calling all with q ≤ 0.05 lets on average at most 5 % of the calls be false.
+    """Return Benjamini and Hochberg's q-values: of all findings with q ≤ 0.05, on average at most 5 % are false.
 
-    NaN stays NaN and does not count as a test.
+    NaN stays NaN, and does not count as a test.
     """
     result, tested = p_values.clone(), ~p_values.isnan()
     if bool(tested.any()):

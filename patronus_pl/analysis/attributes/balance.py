@@ -1,4 +1,4 @@
-"""Balanced sampling: of many activations keep some in which attributes that the data tie together are independent."""
+"""Balanced sampling: keep some of many activations, so that attributes that the data tie together are independent."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ class Balanced:
     """What `balance` chose, for N candidates and k attributes.
 
     Attributes:
-        rows: (n,) the candidates to keep.
-        read: (N, k) what a linear probe reads in each candidate, 0 or 1.
-        auroc: (k,) how well such a probe reads real images that it was not fitted on.
+        rows: (n,) indices of the candidates to keep.
+        read: (N, k) the attributes that a linear probe reads in each candidate, 0 or 1.
+        auroc: (k,) AUROC of such probes on real images that they were not fitted on.
     """
 
     rows: Int[Tensor, " n"]
@@ -39,22 +39,22 @@ def balance(
     n: int,
     seed: int = 0,
 ) -> Balanced:
-    """Keep n candidates so that the attributes a linear probe reads in them are independent.
+    """Keep n candidates so that the attributes that a linear probe reads in them are independent.
 
-    The probe is fitted on real images as they are, tie and all. Where it is unsure of one attribute it leans towards
-    what goes with the other, and rightly, for the candidates are tied as well: a rare combination must not be made up
-    of common ones that were misread. What is kept is as independent as the probe reads well, and no more.
+    The probe is fitted on real images in which the attributes are tied. Where it is unsure of one attribute it leans
+    towards what goes with the other. That is right, for the candidates are tied as well: otherwise misread candidates
+    of common combinations would fill the rare ones. The kept rows are as independent as the probe reads well.
 
     Args:
-        s: the candidates' activations.
-        known: activations of real images.
-        attributes: of these; 0, 1 or NaN.
-        names: of the attributes.
-        n: how many candidates to keep.
-        seed: of all choices.
+        s: activations of the N candidates, shape (N, m).
+        known: activations of real images, shape (r, m).
+        attributes: labels of these images, shape (r, k), of 0, 1 and NaN (unknown).
+        names: names of the attributes.
+        n: number of candidates to keep.
+        seed: seed of all choices.
 
     Raises:
-        InvalidOptionError: there is a combination of attributes that no candidate shows.
+        InvalidOptionError: no candidate shows some combination of the attributes.
     """
     read = read_attributes(s, known, attributes)
     quality = torch.from_numpy(linear_probe(known, attributes, seed=seed).per_attribute).float()
@@ -62,21 +62,21 @@ def balance(
 
 
 def read_attributes(s: Float[Tensor, "N m"], known: Activations, attributes: Attributes) -> Float[Tensor, "N a"]:
-    """0 or 1: what logistic regressions, fitted on activations and attributes of real images, read in s."""
+    """Return 0 or 1 for each row of s and attribute, by logistic regressions fitted on real images."""
     return (AttributeReader(known, attributes)(s) > 0).float()
 
 
 def balanced_rows(attributes: Float[Tensor, "N k"], names: Sequence[str], n: int, seed: int = 0) -> Int[Tensor, " n"]:
-    """Rows in which the attributes are independent, each as common as in all rows.
+    """Choose rows in which the attributes are independent, and each is as common as in all rows.
 
-    Of each combination there are n Π_j p(a_j), rounded so that they add up: at random and without repetition or, where
-    there are too few, each about equally often.
+    Each combination gets n Π_j p(a_j) rows, rounded so that they add up to n. They are drawn at random without
+    repetition; where there are too few, all are taken about equally often.
 
     Args:
-        attributes: 0 and 1; rows of which one is unknown (NaN) are not taken.
-        names: of the attributes.
-        n: how many rows.
-        seed: of choice and order.
+        attributes: shape (N, k), of 0 and 1; rows with an unknown attribute (NaN) are not taken.
+        names: names of the attributes.
+        n: number of rows to choose.
+        seed: seed of choice and order.
 
     Raises:
         InvalidOptionError: a combination does not occur.
@@ -98,7 +98,7 @@ def balanced_rows(attributes: Float[Tensor, "N k"], names: Sequence[str], n: int
 
 
 def _rounded(shares: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Whole numbers of the same sum: the largest remainders are rounded up (Hamilton's method)."""
+    """Round to whole numbers of the same sum: the largest remainders are rounded up (Hamilton's method)."""
     whole = np.floor(shares).astype(np.int64)
     missing = round(float(shares.sum())) - int(whole.sum())
     whole[np.argsort(whole - shares, kind="stable")[:missing]] += 1

@@ -1,7 +1,7 @@
-"""Judges: which attributes does a picture show? A function from images to a score an attribute.
+"""Judges: functions that tell which attributes a picture shows, one score for each attribute.
 
-Four kinds: a probe on the model's own activations, a small network trained for the purpose, the nearest of a set of
-ideal portraits, and any classifier of the user's. What a judge is worth is measured on real images before it is asked.
+There are four kinds: a probe on the model's own activations, a small network trained for the purpose, the nearest of a
+set of ideal portraits, and any classifier of the user's. The quality of a judge is measured on real images first.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,25 +21,24 @@ from patronus_pl.pixels import as_floats
 from patronus_pl.types import Activations, Attributes, Image, ImageBytes
 
 Judge = Callable[[Image], Float[Tensor, "b a"]]
-"""Images in [-1, 1] → scores in [0, 1], one an attribute: 1 where it is certainly there. NaN where it cannot tell."""
+"""Images in [-1, 1] → scores in [0, 1], one an attribute: 1 if it is surely there, NaN if the judge cannot tell."""
 
-# ---- what a judge is worth -------------------------------------------------------------------------------------------
+# ---- the quality of a judge ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class JudgeQuality:
-    """What `assess` found on real images; NaN for an attribute with one value only.
+    """What `assess` found on real images, for a attributes; NaN for an attribute with one value only.
 
     Attributes:
-        auroc: (a,) chance that of two images, one with the attribute and one without, the judge ranks the right one
-            higher.
-        auroc_low: (a,) lower end of its one-sided 95 % interval.
-        accuracy: (a,) share of images on which score > ½ is right, images with and without counted alike.
-        gain: (a,) mean score with the attribute minus mean score without it: 1 for a judge that is always right and
-            sure. What a judge's mean score moves by, divided by the gain, is what the share of images moves by
+        auroc: (a,) probability that the judge scores a random image with the attribute above one without it.
+        auroc_low: (a,) lower end of the one-sided 95 % interval of `auroc`.
+        accuracy: (a,) mean over both classes of the share of images on which score > ½ is right.
+        gain: (a,) mean score with the attribute minus mean score without it, 1 for a judge that is always right and
+            sure. A change of the judge's mean score, divided by the gain, is the change of the share of images
             (Rogan & Gladen 1978).
-        apart: (a, a) AUROC of the row's attribute among images that agree on the column's: ½ where the judge reads one
-            for the other, NaN where no two images tell them apart.
+        apart: (a, a) AUROC of the row's attribute among images that agree on the column's: ½ where the judge takes one
+            for the other, NaN where no images tell them apart.
     """
 
     auroc: Float[Tensor, " a"]
@@ -50,21 +49,21 @@ class JudgeQuality:
 
     @property
     def usable(self) -> Bool[Tensor, " a"]:
-        """(a,) attributes on which it is better than chance; no other judgement counts."""
+        """Attributes on which the judge is better than chance, shape (a,); its scores of the others are not used."""
         return (self.auroc_low > 0.5) & (self.gain > 0)
 
 
 def assess(judge: Judge, images: Image | ImageBytes, attributes: Attributes, batch_size: int = 256) -> JudgeQuality:
-    """Compare a judge with the truth, on images that it was not trained on.
+    """Compare a judge with the labels of images that it was not trained on.
 
     Args:
         judge: the judge.
-        images: (n, c, h, w), bytes or floats in [-1, 1].
-        attributes: (n, a) of 0, 1 and NaN (unknown).
+        images: shape (n, c, h, w), bytes or floats in [-1, 1].
+        attributes: labels, shape (n, a), of 0, 1 and NaN (unknown).
         batch_size: images at a time.
 
     Raises:
-        InvalidOptionError: the judge returns another shape, or numbers outside [0, 1].
+        InvalidOptionError: the judge returns another shape than (b, a), or numbers outside [0, 1].
     """
     scores = judged(judge, images, attributes.shape[1], batch_size)
     known = attributes.where(~scores.isnan(), torch.nan)
@@ -83,7 +82,7 @@ def assess(judge: Judge, images: Image | ImageBytes, attributes: Attributes, bat
 
 
 def judged(judge: Judge, images: Image | ImageBytes, attributes: int, batch_size: int = 256) -> Float[Tensor, "n a"]:
-    """Scores of many images, on the CPU, checked."""
+    """Return the checked scores of all images, shape (n, a), on the CPU. The arguments are those of `assess`."""
     scores = torch.cat([judge(as_floats(x)).detach().float().cpu() for x in torch.split(images, batch_size)])
     if scores.shape != (len(images), attributes):
         raise InvalidOptionError(
@@ -104,7 +103,7 @@ def _mean_where(values: Float[Tensor, "n a"], rows: Bool[Tensor, "n a"]) -> Floa
 
 
 def _auroc_error(area: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """Standard error (Hanley & McNeil 1982); a perfect judge is credited with one mistaken image."""
+    """Return the standard error of AUROCs (Hanley & McNeil 1982); a perfect judge counts as having one image wrong."""
     a = torch.minimum(area, 1 - 0.5 / torch.minimum(positive, negative).clamp_min(1))
     one, two = a / (2 - a), 2 * a * a / (1 + a)
     spread = a * (1 - a) + (positive - 1) * (one - a * a) + (negative - 1) * (two - a * a)
@@ -112,6 +111,7 @@ def _auroc_error(area: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
 
 
 def _apart(scores: Float[Tensor, "n a"], known: Attributes) -> Float[Tensor, "a a"]:
+    """Return `JudgeQuality.apart`."""
     columns = []
     for column in known.T:
         strata = [column == value for value in (0, 1) if bool((column == value).any())]
@@ -127,8 +127,8 @@ class AttributeReader:
     """Logistic regressions of attributes on standardised activations.
 
     Args:
-        s: (n, m) activations of real images.
-        attributes: (n, a) of the same images; 0, 1 or NaN.
+        s: activations of real images, shape (n, m).
+        attributes: labels of the same images, shape (n, a), of 0, 1 and NaN (unknown).
     """
 
     def __init__(self, s: Activations, attributes: Attributes) -> None:
@@ -137,27 +137,27 @@ class AttributeReader:
         self.weights = torch.from_numpy(logistic_weights(z, attributes)).float()
 
     def __call__(self, s: Activations) -> Float[Tensor, "b a"]:
-        """Log odds of each attribute."""
+        """Return the log odds of each attribute, shape (b, a)."""
         logits: Tensor = (s - self.mean) / self.std @ self.weights[:-1] + self.weights[-1]
         return logits
 
 
 class ProbeJudge:
-    """An `AttributeReader` of the activations of the picture, encoded again.
+    """A judge that encodes the picture with the model itself, and reads the activations with an `AttributeReader`.
 
-    It costs nothing and shares the model's view: what the encoder takes for a smile is a smile to it.
+    It needs no training of its own, but it shares the model's errors: whatever the encoder takes for a smile is one.
 
     Args:
-        model: whose encoder reads the pictures.
-        s: (n, m) activations of real images.
-        attributes: (n, a) of the same images; 0, 1 or NaN.
+        model: the model whose encoder reads the pictures.
+        s: activations of real images, shape (n, m).
+        attributes: labels of the same images, shape (n, a), of 0, 1 and NaN (unknown).
     """
 
     def __init__(self, model: PatronusModule, s: Activations, attributes: Attributes) -> None:
         self.model, self.reader = model, AttributeReader(s, attributes)
 
     def __call__(self, images: Image) -> Float[Tensor, "b a"]:
-        """Probabilities."""
+        """Return the probability of each attribute, shape (b, a)."""
         return torch.sigmoid(self.reader(encode(self.model, images)))
 
 
@@ -172,18 +172,18 @@ def train_judge(
     lr: float = 2e-3,
     seed: int = 0,
 ) -> SmallCNN:
-    """A network that knows nothing of the model: half a minute on a core for 8,000 images of 32 × 32 pixels.
+    """Train a small network as a judge that is independent of the model.
 
-    min E[ log(1 + exp(z)) − y z ] over known attributes by AdamW; images get a little noise, since generated pictures
-    have some too.
+    It minimises E[log(1 + exp(z)) − y z] over the known attributes with AdamW. A little noise is added to the images,
+    since generated pictures have some too. 8,000 images of 32 × 32 pixels take half a minute on one core.
 
     Args:
-        images: (n, c, h, w), bytes or floats in [-1, 1].
-        attributes: (n, a) of 0, 1 and NaN (unknown).
+        images: shape (n, c, h, w), bytes or floats in [-1, 1].
+        attributes: labels, shape (n, a), of 0, 1 and NaN (unknown).
         epochs: passes over the images.
-        batch_size: images a step.
-        lr: learning rate at its highest.
-        seed: of weights, order and noise.
+        batch_size: images of a training step.
+        lr: highest learning rate of the one-cycle schedule.
+        seed: seed of weights, order and noise.
 
     Raises:
         InvalidOptionError: fewer than two images.
@@ -218,17 +218,17 @@ def _cross_entropy(logits: Tensor, attributes: Attributes) -> Tensor:
 
 
 class NearestPortrait:
-    """An exact judge where every possible picture is known: how far the image lies on the way to the attribute.
+    """An exact judge for data whose every possible picture is known.
 
-    With T₁ the nearest of the ideal pictures that have an attribute, and T₀ the nearest that lack it,
+    With T₁ the nearest of the ideal pictures that have an attribute, and T₀ the nearest that lack it, the score is
 
         score = (‖x − T₀‖² − ‖x − T₁‖²) / (2 ‖T₁ − T₀‖²) + ½,  held in [0, 1]:
 
     0 at T₀, 1 at T₁, and linear in between.
 
     Args:
-        portraits: (k, c, h, w) in [-1, 1]: every combination of attributes once.
-        attributes: (k, a) of 0 and 1.
+        portraits: ideal pictures, one for each combination of attributes, shape (k, c, h, w) in [-1, 1].
+        attributes: their attributes, shape (k, a), of 0 and 1.
     """
 
     def __init__(self, portraits: Image, attributes: Attributes) -> None:
@@ -236,7 +236,7 @@ class NearestPortrait:
         self.norms = self.flat.square().sum(1)
 
     def __call__(self, images: Image) -> Float[Tensor, "b a"]:
-        """Scores."""
+        """Return the score of each attribute, shape (b, a)."""
         x = images.flatten(1).to(self.flat)
         distance = self.norms - 2 * x @ self.flat.T  # ‖x − T‖² up to ‖x‖²
         scores = []
@@ -247,19 +247,19 @@ class NearestPortrait:
         return torch.stack(scores, dim=1)
 
 
-# ---- a classifier of the user's --------------------------------------------------------------------------------------
+# ---- the user's classifier ---------------------------------------------------------------------------------------
 
 
 class NamedJudge:
-    """A classifier whose columns are named, in the order of the data's attributes; NaN for those it does not know.
+    """A judge that puts the columns of a classifier in the order of the data's attributes.
 
     Args:
-        classifier: images in [-1, 1] → probabilities (b, k).
-        knows: its k names.
-        wanted: the data's a names.
+        classifier: function from images in [-1, 1] to probabilities, shape (b, k).
+        knows: names of the k attributes that it knows.
+        wanted: names of the data's a attributes; those that the classifier does not know get NaN.
 
     Raises:
-        InvalidOptionError: it knows none of them.
+        InvalidOptionError: the classifier knows none of them.
     """
 
     def __init__(self, classifier: Judge, knows: Sequence[str], wanted: Sequence[str]) -> None:
@@ -269,7 +269,7 @@ class NamedJudge:
             raise InvalidOptionError(f"the judge knows {', '.join(knows)}, but the data have {', '.join(wanted)}")
 
     def __call__(self, images: Image) -> Float[Tensor, "b a"]:
-        """Probabilities, NaN where it does not know."""
+        """Return the probability of each attribute, shape (b, a); NaN for unknown ones."""
         scores = self.classifier(images)
         columns = torch.from_numpy(self.columns).to(scores.device)
         return scores[:, columns.clamp_min(0)].where(columns >= 0, torch.nan)

@@ -1,4 +1,4 @@
-"""Which prototype reads which attribute."""
+"""Which prototype reads which attribute best."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ from patronus_pl.types import Activations, Attributes
 
 @dataclass(frozen=True)
 class AttributeReading:
-    """What `best_attribute` found. AUROCs of either sign are max(AUROC, 1 - AUROC).
+    """What `best_attribute` found, for a attributes and m prototypes. An AUROC of either sign is max(AUROC, 1 − AUROC).
 
     Attributes:
-        names: of the a attributes.
-        auroc: (a, m) of each prototype for each attribute, in [0, 1]; NaN where an attribute has one value only.
+        names: names of the a attributes.
+        auroc: (a, m) AUROC of each prototype for each attribute, in [0, 1]; NaN where an attribute has one value only.
         attribute: (m,) index of the attribute that each prototype predicts best; -1 if no attribute varies.
-        attribute_auroc: (m,) that AUROC of either sign; NaN if none.
-        attribute_sign: (m,) 1 if a high activation means that the attribute is present, -1 if absent.
+        attribute_auroc: (m,) the AUROC of either sign of that prediction; NaN if no attribute varies.
+        attribute_sign: (m,) 1 if a high activation means that the attribute is present, -1 if it is absent.
         prototype: (a,) index of the prototype that predicts each attribute best; -1 if the attribute does not vary.
-        prototype_auroc: (a,) that AUROC of either sign; NaN if none.
-        prototype_sign: (a,) 1 if a high activation of it means that the attribute is present, -1 if absent.
-        runner_up_auroc: (a,) AUROC of the next best prototype; 0.5 (chance) if there is only one, NaN if none.
+        prototype_auroc: (a,) the AUROC of either sign of that prediction; NaN if the attribute does not vary.
+        prototype_sign: (a,) 1 if a high activation means that the attribute is present, -1 if it is absent.
+        runner_up_auroc: (a,) AUROC of either sign of the next best prototype; 0.5 (chance) if there is only one.
     """
 
     names: tuple[str, ...]
@@ -40,20 +40,20 @@ class AttributeReading:
 
     @property
     def gap(self) -> Float[Tensor, " a"]:
-        """(a,) how far the best prototype of each attribute is ahead of the next."""
+        """AUROC by which the best prototype of each attribute is ahead of the next, shape (a,)."""
         return self.prototype_auroc - self.runner_up_auroc
 
 
 def best_attribute(activations: Activations, attributes: Attributes, names: Sequence[str]) -> AttributeReading:
-    """Per prototype the attribute it predicts best, per attribute its best prototype and the lead over the next best.
+    """Find for each prototype the attribute that it predicts best, and for each attribute its two best prototypes.
 
     Args:
-        activations: (n, m).
-        attributes: (n, a) of 0, 1 and NaN (unknown: left out for that attribute).
-        names: of the attributes.
+        activations: shape (n, m).
+        attributes: shape (n, a), of 0, 1 and NaN (unknown: the image is left out for that attribute).
+        names: names of the attributes.
 
     Raises:
-        InvalidOptionError: another number of names than of attributes, or of rows.
+        InvalidOptionError: there are not as many names as attributes, or not as many activations as labels.
     """
     if len(names) != attributes.shape[1]:
         raise InvalidOptionError(f"{len(names)} names for {attributes.shape[1]} attributes; give one each")
@@ -78,7 +78,7 @@ def best_attribute(activations: Activations, attributes: Attributes, names: Sequ
 def _strongest(
     table: Float[Tensor, "rows cols"],
 ) -> tuple[Int[Tensor, " rows"], Float[Tensor, " rows"], Int[Tensor, " rows"]]:
-    """Column of the AUROC furthest from 0.5 in each row (-1 if all are NaN), that AUROC of either sign, its sign."""
+    """Return of each row the column with the AUROC furthest from 0.5 (-1 if all are NaN), this AUROC, and its sign."""
     table = torch.cat([table, table.new_full((len(table), 1), torch.nan)], dim=1)  # there may be no column
     best, column = torch.maximum(table, 1 - table).nan_to_num(0.0).max(1)
     sign = torch.where(table.gather(1, column[:, None])[:, 0] < 0.5, -1, 1)

@@ -1,8 +1,6 @@
-"""audit.json and audit.html: every number of an audit, and one page that shows the worst of them."""
+"""audit.json and audit.html: every number of an audit, and one page that shows the worst ties."""
 
 import json
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,14 +16,14 @@ from patronus_pl.analysis.audit.ties import Ties
 from patronus_pl.analysis.pages.page import Picture, embed, steps_path, template
 from patronus_pl.analysis.protocol import plain, versions
 from patronus_pl.diffusion.sampling import Sampling
-from patronus_pl.errors import OutputError
+from patronus_pl.files import replacing
 from patronus_pl.pixels import as_floats
 
 SCHEMA_VERSION = 1
 WORST = 6
-"""Pairs that are shown with pictures."""
+"""Number of pairs that are shown with pictures."""
 CONFUSED = 0.6
-"""A judge whose AUROC for one attribute, among images that agree on another, is below this reads one for the other."""
+"""A judge takes one attribute for another if its AUROC, among images that agree on the other, is below this."""
 UNEXPLAINED = ("amplified", "introduced")
 TIED = (*UNEXPLAINED, "in the data")
 
@@ -40,24 +38,19 @@ def audit_numbers(
     protocol: dict[str, Any],
     excluded: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """What audit.json holds; every number finite or None.
+    """Return what audit.json holds; every number is finite or None.
 
     Args:
         audit: the findings.
         effort: what was moved and tested.
         sampling: how pictures were drawn.
-        protocol: what else decides them: checkpoint, judge, data.
+        protocol: what else decides the findings: checkpoint, judge, data.
         excluded: attributes that were left out, and why.
     """
+    options = {"images": audit.images, **asdict(effort), **asdict(sampling)}
     numbers = {
         "schema_version": SCHEMA_VERSION,
-        "protocol": {
-            **protocol,
-            "images": audit.images,
-            **asdict(effort),
-            **asdict(sampling),
-            "versions": versions(),
-        },
+        "protocol": {**protocol, **options, "versions": versions()},
         "summary": _summary(audit),
         "attributes": [_attribute(audit, a) for a in range(len(audit.names))],
         "excluded": excluded or {},
@@ -87,7 +80,7 @@ def _summary(audit: Audit) -> dict[str, Any]:
 
 
 def leakage(ties: Ties) -> float:
-    """Mean |tie| over the tested pairs: by how much of its standard deviation an attribute moves along."""
+    """Return the mean |tie| over the tested pairs."""
     return float(ties.tie.abs().where(ties.tested, torch.nan).nanmean())
 
 
@@ -141,37 +134,33 @@ def _pair(audit: Audit, p: int, b: int) -> dict[str, Any]:
 
 
 def worst_pairs(numbers: dict[str, Any], count: int = WORST) -> list[dict[str, Any]]:
-    """Ties to show: first those that the data do not explain, then those that they do, the strongest first."""
+    """Return the ties to show: first those that the data do not explain, then the others, the strongest first."""
     tied = [pair for pair in numbers["pairs"] if pair["verdict"] in TIED]
     return sorted(tied, key=lambda pair: (pair["verdict"] not in UNEXPLAINED, -abs(pair["tie"])))[:count]
 
 
 def render_audit(audit: Audit, numbers: dict[str, Any]) -> str:
-    """The page; everything from outside is escaped."""
+    """Return the HTML page, in which everything from outside is escaped."""
     worst = worst_pairs(numbers)
     names = list(audit.moves.names)
     rows = [names.index(pair["move"]) for pair in worst]
     scores = audit.seen.scores[rows, : audit.seen.pictures.shape[1]]
     columns = [audit.names.index(pair["attribute"]) for pair in worst]
+    shown = audit.seen.pictures.transpose(1, 2)  # the low end in the upper row, the high end below
     return template("audit/audit.html").render(
         numbers=numbers,
         table={(pair["move"], pair["attribute"]): pair for pair in numbers["pairs"]},
         worst=worst,
         scores=[scores[k, :, :, b].T.tolist() for k, b in enumerate(columns)],
-        pictures=embed(lambda: ((f"pair-{k}", _before_and_after(audit, p)) for k, p in enumerate(rows))),
+        pictures=embed(lambda: ((f"pair-{k}", Picture.of(as_floats(shown[p]), 64)) for k, p in enumerate(rows))),
         null=_histogram(audit),
         tied=TIED,
         unexplained=UNEXPLAINED,
     )
 
 
-def _before_and_after(audit: Audit, p: int) -> Picture:
-    both = audit.seen.pictures[p].transpose(0, 1)
-    return Picture.of(as_floats(both), 64)
-
-
 def _histogram(audit: Audit) -> dict[str, Any]:
-    """Paths of the histograms of |tie|: of random moves, and of the tested pairs; each sums to 1."""
+    """Return SVG paths of the histograms of |tie| of random moves and of the tested pairs, each of which sums to 1."""
     groups = {
         "without": audit.null[:, audit.quality.usable].flatten(),
         "with": audit.ties.tie[audit.ties.tested],
@@ -193,7 +182,7 @@ def _absolute(ties: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 def write_audit(audit: Audit, numbers: dict[str, Any], out_dir: str) -> None:
-    """audit.json and audit.html, written aside and moved into place.
+    """Write audit.json and audit.html, each whole or not at all.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -202,17 +191,13 @@ def write_audit(audit: Audit, numbers: dict[str, Any], out_dir: str) -> None:
         "audit.json": json.dumps(numbers, indent=1, allow_nan=False) + "\n",
         "audit.html": render_audit(audit, numbers),
     }
-    try:
-        with tempfile.TemporaryDirectory(prefix=".audit-", dir=out_dir) as aside:
-            for name, text in texts.items():
-                (Path(aside) / name).write_text(text, encoding="utf-8")
-                os.replace(Path(aside) / name, Path(out_dir) / name)
-    except OSError as error:
-        raise OutputError(f"cannot write the audit to {out_dir!r} ({error}); choose another folder") from error
+    for name, text in texts.items():
+        with replacing(Path(out_dir) / name, "choose another folder") as file:
+            file.write(text.encode())
 
 
 def told(numbers: dict[str, Any], names: Sequence[str] = UNEXPLAINED) -> list[str]:
-    """One line for each tie of these verdicts, the strongest first."""
+    """Return one line for each tie with one of these verdicts, the strongest first."""
     found = [pair for pair in numbers["pairs"] if pair["verdict"] in names]
     return [
         f"{pair['move']} -> {pair['attribute']}: tie {pair['tie']:+.2f} "

@@ -1,4 +1,4 @@
-"""Edits that move one attribute and hold the others: what a plain edit drags along is taken back by the other moves."""
+"""Edits that move one attribute and hold the others: the other moves take back what a plain edit drags along."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,18 +11,18 @@ from patronus_pl.types import Activations
 def compensation(
     effects: Float[Tensor, "p a"], target: int, wanted: float, hold: Bool[Tensor, " a"], ridge: float = 0.01
 ) -> Float[Tensor, " p"]:
-    """How much of each move to make so that one attribute moves as wanted and the held ones stay.
+    """Return how much of each move to make so that one attribute moves as wanted and the held ones stay, shape (p,).
 
         min_c (Σ_k c_k E_kt − wanted)² + Σ_{b held} (Σ_k c_k E_kb)² + λ ‖c‖²,   λ = ridge · ‖E‖² / p,
 
-    then scaled so that Σ_k c_k E_kt = wanted. The ridge keeps it from moving far to undo what is but noise.
+    then scaled so that Σ_k c_k E_kt = wanted. The ridge keeps the mixture from moving far to undo mere noise.
 
     Args:
         effects: E, what each of p moves does to each of a attributes, in their standard deviations.
-        target: the attribute to move.
-        wanted: by how much.
-        hold: attributes to hold; the target is not one of them, whatever is said here.
-        ridge: λ in shares of the mean squared size of a row of E.
+        target: t, the attribute to move.
+        wanted: how far it is to move, in its standard deviations.
+        hold: the attributes to hold; an entry for the target is ignored.
+        ridge: λ as a share of the mean squared norm of a row of E.
     """
     columns = hold.clone()
     columns[target] = True
@@ -37,16 +37,16 @@ def compensation(
 def compensated_moves(
     moves: Moves, effects: Float[Tensor, "p a"], hold: Bool[Tensor, "p a"], s: Activations, ridge: float = 0.01
 ) -> Moves:
-    """Each move replaced by the mixture of all moves that does to its own attribute the same, and least to the others.
+    """Replace each move by the mixture of all moves that does the same to its own attribute and least to the others.
 
-    Moves are straight, so a mixture is one too: Δz = Σ_k c_k size_k v_k. It keeps its length and is centred on the
-    range that real images have along it.
+    A mixture of straight moves is a straight move: Δz = Σ_k c_k size_k v_k. It keeps its length, and is centred on the
+    range of real images along it.
 
     Args:
         moves: the plain moves.
-        effects: (p, a) what they do, in standard deviations of the attributes, as measured.
-        hold: (p, a) what each is to hold.
-        s: (n, m) of real images.
+        effects: what they do, as measured, in standard deviations of the attributes, shape (p, a).
+        hold: which attributes each move is to hold, shape (p, a).
+        s: activations of real images, shape (n, m).
         ridge: see `compensation`.
     """
     steps = moves.size[:, None] * moves.direction

@@ -1,4 +1,4 @@
-"""Interventions: move one thing in s from low to high, keep the noise, and let a judge say what else changed.
+"""Interventions: move one thing in s from low to high, keep the noise, and let a judge score what else changed.
 
 Notation: z = (s − mean) / std are standardised activations; a move sets the coordinate v·z along a unit vector v to a
 low and to a high value and leaves what is perpendicular to v as it is.
@@ -22,21 +22,21 @@ from patronus_pl.pixels import as_bytes
 from patronus_pl.types import Activations, Attributes, Image
 
 ENDS = (0.02, 0.98)
-"""Quantiles over real images between which an edit moves, as the ranges of prototypes are stored."""
+"""Quantiles over real images between which an edit moves; the stored ranges of prototypes use the same."""
 
 
 @dataclass(frozen=True)
 class Moves:
-    """What is moved, p moves.
+    """The p moves of an audit.
 
     Attributes:
-        names: of the moves.
+        names: names of the moves.
         own: (p,) the attribute that each is meant to move; -1 for none.
         direction: (p, m) unit vectors in standardised activations; the attribute is present at the high end.
         low: (p,) low end of the coordinate.
-        high: (p,) high end.
-        mean: (m,) that standardises s.
-        std: (m,) likewise.
+        high: (p,) high end of the coordinate.
+        mean: (m,) mean that standardises s.
+        std: (m,) standard deviation that standardises s.
     """
 
     names: tuple[str, ...]
@@ -49,11 +49,11 @@ class Moves:
 
     @property
     def size(self) -> Float[Tensor, " p"]:
-        """(p,) how far each goes, in standard deviations of s."""
+        """How far each move goes, in standard deviations of s, shape (p,)."""
         return self.high - self.low
 
     def ends(self, which: Int[Tensor, " b"], s: Activations) -> Float[Tensor, "b 2 m"]:
-        """Each row of s moved to the low and to the high end of its own move: s + (end − v·z) v · std."""
+        """Return each row of s moved to the low and to the high end of its own move: s + (end − v·z) v · std."""
         v = self.direction[which]
         at = (v * (s - self.mean) / self.std).sum(1, keepdim=True)
         far = torch.stack([self.low[which], self.high[which]], dim=1) - at
@@ -61,15 +61,15 @@ class Moves:
 
 
 def attribute_moves(s: Activations, attributes: Attributes, names: Sequence[str]) -> Moves:
-    """One move an attribute: along the normal of the plane by which logistic regression tells with from without.
+    """Return one move for each attribute, along the normal of the plane by which a logistic regression separates it.
 
-    The normal reads the attribute where s says most of it (as in Shen et al. 2020, "Interpreting the latent space of
-    GANs for semantic face editing"). It leans towards another attribute exactly as far as s cannot tell the two apart.
+    The normal is the direction in which s tells most of the attribute (as in Shen et al. 2020, "Interpreting the latent
+    space of GANs for semantic face editing"). It leans towards another attribute as far as s cannot tell the two apart.
 
     Args:
-        s: (n, m) of real images.
-        attributes: (n, a) of 0, 1 and NaN; both values occur in each column.
-        names: of the attributes.
+        s: activations of real images, shape (n, m).
+        attributes: labels of these images, shape (n, a), of 0, 1 and NaN (unknown); both values occur in each column.
+        names: names of the attributes.
     """
     z, mean, std = _standardised(s)
     normals = logistic_weights(z, attributes)[:-1].T
@@ -77,7 +77,7 @@ def attribute_moves(s: Activations, attributes: Attributes, names: Sequence[str]
 
 
 def best_prototype_moves(s: Activations, attributes: Attributes, names: Sequence[str]) -> Moves:
-    """One move an attribute: the single prototype that reads it best, towards the end where it is present."""
+    """Return one move for each attribute: the prototype that reads it best, towards the end where it is present."""
     z, mean, std = _standardised(s)
     reading = best_attribute(s, attributes, names)
     direction = torch.eye(s.shape[1])[reading.prototype.clamp_min(0)] * reading.prototype_sign[:, None]
@@ -86,7 +86,7 @@ def best_prototype_moves(s: Activations, attributes: Attributes, names: Sequence
 
 
 def prototype_moves(s: Activations, attributes: Attributes, names: Sequence[str]) -> Moves:
-    """One move a prototype, meant for the attribute that it reads best, towards the end where that is present."""
+    """Return one move for each prototype, meant for the attribute that it reads best, towards its presence."""
     z, mean, std = _standardised(s)
     reading = best_attribute(s, attributes, names)
     named = [f"prototype {j} ({names[a]})" for j, a in enumerate(reading.attribute.tolist())]
@@ -95,15 +95,15 @@ def prototype_moves(s: Activations, attributes: Attributes, names: Sequence[str]
 
 
 def placebo_moves(like: Moves, s: Activations, count: int, seed: int = 0) -> Moves:
-    """Moves for attributes that do not exist: labels drawn at random, directions fitted to them as to any other.
+    """Return moves for attributes that do not exist: directions are fitted to random labels as to real ones.
 
     Each goes as far as the median of the real moves.
 
     Args:
         like: the real moves.
-        s: (n, m) of real images.
-        count: how many.
-        seed: of the labels.
+        s: activations of real images, shape (n, m).
+        count: number of moves.
+        seed: seed of the labels.
     """
     labels = np.random.default_rng(seed).integers(0, 2, (len(s), count)).astype(float)
     z = (s - like.mean) / like.std
@@ -112,9 +112,9 @@ def placebo_moves(like: Moves, s: Activations, count: int, seed: int = 0) -> Mov
 
 
 def random_prototype_moves(like: Moves, s: Activations, count: int, seed: int = 0) -> Moves:
-    """Moves of prototypes drawn at random, with replacement, each as far as the median of the real moves.
+    """Return moves of prototypes drawn at random with replacement, each as far as the median of the real moves.
 
-    Arguments are those of `placebo_moves`; the seed is that of the draw.
+    The arguments are those of `placebo_moves`; the seed is that of the draw.
     """
     drawn = np.random.default_rng(seed).integers(0, s.shape[1], count)
     names = [f"random prototype {j}" for j in drawn]
@@ -122,7 +122,7 @@ def random_prototype_moves(like: Moves, s: Activations, count: int, seed: int = 
 
 
 def _as_far(like: Moves, names: Sequence[str], direction: Float[Tensor, "k m"], z: Activations) -> Moves:
-    """Moves for no attribute, of the median size of the real ones, about the middle of their own range."""
+    """Return moves for no attribute, of the median size of the real ones, about the middle of their own range."""
     moves = _moves(names, torch.full((len(names),), -1), direction, z, like.mean, like.std)
     centre, half = (moves.low + moves.high) / 2, like.size.quantile(0.5) / 2
     return Moves(moves.names, moves.own, moves.direction, centre - half, centre + half, moves.mean, moves.std)
@@ -144,11 +144,11 @@ def _moves(names: Sequence[str], own: Tensor, direction: Tensor, z: Activations,
 
 @dataclass(frozen=True)
 class Intervention:
-    """What `intervene` saw.
+    """What `intervene` returns, for p moves, n images and a attributes.
 
     Attributes:
-        scores: (p, n, 2, a) the judge's, at the low and at the high end of each move in each image.
-        pictures: (p, kept, 2, c, h, w) bytes: the pictures of the first images.
+        scores: (p, n, 2, a) the judge's scores at the low and at the high end of each move in each image.
+        pictures: (p, kept, 2, c, h, w) the pictures of the first images, as bytes.
     """
 
     scores: Float[Tensor, "p n two a"]
@@ -156,7 +156,7 @@ class Intervention:
 
     @property
     def change(self) -> Float[Tensor, "p n a"]:
-        """(p, n, a) score at the high end minus score at the low end."""
+        """Score at the high end minus score at the low end, shape (p, n, a)."""
         return self.scores[:, :, 1] - self.scores[:, :, 0]
 
 
@@ -171,17 +171,17 @@ def intervene(
     sampling: Sampling,
     keep: int = 0,
 ) -> Intervention:
-    """Draw every image at both ends of every move, from the same noise, and ask the judge. Costs 2 · p · n pictures.
+    """Draw every image at both ends of every move from the same noise, 2 p n pictures, and have the judge score them.
 
     Args:
         model: the model.
-        judge: images → scores.
-        attributes: how many scores.
+        judge: function from images to scores.
+        attributes: number of scores.
         moves: what to move.
-        s: (n, m) activations to start from.
-        x_T: (n, c, h, w) noise, held fixed.
+        s: activations to start from, shape (n, m).
+        x_T: noise, held fixed, shape (n, c, h, w).
         sampling: steps, sampler and batch size.
-        keep: of how many images, the first ones, the pictures are kept.
+        keep: number of images whose pictures are kept, the first ones.
     """
     p, n = len(moves.names), len(s)
     scores = torch.zeros(p, n, 2, attributes)
@@ -197,6 +197,6 @@ def intervene(
 
 
 def _pairs(p: int, n: int, size: int) -> Iterator[tuple[Int[Tensor, " b"], Int[Tensor, " b"]]]:
-    """Every (move, image), some at a time."""
+    """Yield every pair of a move and an image, at most `size` at a time."""
     for chunk in torch.split(torch.cartesian_prod(torch.arange(p), torch.arange(n)), max(1, size)):
         yield chunk[:, 0], chunk[:, 1]
