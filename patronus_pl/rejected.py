@@ -22,8 +22,39 @@ class OneLineErrors:
         if not self.exit_on_error:  # type: ignore[attr-defined]  # it is the attempt of another parser, which goes on
             super().error(message, ex)  # type: ignore[misc]
         parser: Any = getattr(ex, "subcommand_parser", None) or self
-        remedy = f"`{parser.prog.replace(' [options]', '')} --help` tells the options"
-        raise SystemExit(fail(f"{told(message)}; {remedy}"))
+        reason = told(message)
+        options = f"`{parser.prog.replace(' [options]', '')} --help` tells the options"
+        raise SystemExit(fail(f"{reason}; {moved(reason) or options}"))
+
+
+MOVED = {
+    "prediction": "model.prediction.class_path: patronus_pl.diffusion.Velocity (it was v) or Epsilon",
+    **{name: f"model.prediction.{name}" for name in ("skip_width", "weight_cap", "timestep_power")},
+    **{name: f"model.prototypes.{name}" for name in ("init", "standardise")},
+    **{
+        name: f"model.objective.{name}.weight"
+        for name in ("decorrelation", "kurtosis", "sparsity", "faithfulness", "looking", "distinctness")
+    },
+    "decorrelation_floor": "model.objective.decorrelation.floor",
+    "balance": "model.objective.decorrelation.balance",
+    "kurtosis_warmup": "model.objective.kurtosis.warmup",
+    "edit_warmup": "model.objective.sparsity.warmup (and of faithfulness and looking)",
+    "distinctness_margin": "model.objective.distinctness.margin",
+    "revival": "the callback patronus_pl.callbacks.Revival",
+    "weight_decay": "gone; AdamW decays weights by 0.01",
+}
+"""Options of a model in version 0.1, and what became of them."""
+
+
+def moved(reason: str) -> str | None:
+    """Say where an option of version 0.1 is now; None if it is none.
+
+    >>> moved("model of class patronus_pl.modules.PatronusModule: Option 'sparsity' is not accepted")
+    'since version 0.2 it is model.objective.sparsity.weight'
+    """
+    found = re.search(r"PatronusModule: Option '(\w+)' is not accepted|init_args\.(prediction) is ", reason)
+    place = MOVED.get(found[1] or found[2]) if found else None
+    return place and f"since version 0.2 it is {place}"
 
 
 def told(account: str) -> str:
@@ -50,6 +81,8 @@ def told(account: str) -> str:
             want, got, value = text.removeprefix("Expected a ").partition(". Got value: ")
             wanted.append(_named(want))
             if got:
+                if part := re.fullmatch(r"NestedArg\(key='\w+', val=(.+)\)", value):  # a part that is no class
+                    return f"{'.'.join(path)} is {part[1]}, which names no class and no YAML file"
                 return f"{'.'.join(path)} is {value}, which is not {' or '.join(wanted)}"
         elif text.startswith("Given value: ") and wanted:
             return f"{'.'.join(path)} is {text.removeprefix('Given value: ')}, which is not {' or '.join(wanted)}"

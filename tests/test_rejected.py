@@ -18,6 +18,8 @@ LAYER = "model.init_args.prototypes.init_args"
         ([f"--{LAYER}.init", "x"], f"{LAYER}.init is x, which is not one of 'patches', 'random'"),
         ([f"--{LAYER}.temperature", "hot"], f"{LAYER}.temperature is hot, which is not a number or null"),
         (["--model.init_args.colour", "3"], "model of class patronus_pl.modules.PatronusModule: Option "),
+        (["--model.init_args.skip_width", "0.1"], "since version 0.2 it is model.prediction.skip_width"),
+        (["--model.init_args.prediction", "v"], "since version 0.2 it is model.prediction.class_path"),
         (["--model.class_path", "nowhere.Thing"], "model of class nowhere.Thing: No module named 'nowhere'"),
         (["--config", "nowhere.yaml"], "config: File does not exist"),
         (["--colour", "3"], "unrecognized arguments: --colour 3"),
