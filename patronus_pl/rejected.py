@@ -68,7 +68,7 @@ def told(account: str) -> str:
     path: list[str] = []
     wanted: list[str] = []
     class_path = ""
-    for line in account.splitlines():
+    for line in re.sub(r"NestedArg\(key='\w+', val='?(.+?)'?\)", r"\1", account).splitlines():
         text = line.strip().removeprefix("- ")
         if key := re.match(r'Parser key "(.+?)":', text):
             path.append(key[1])
@@ -81,8 +81,6 @@ def told(account: str) -> str:
             want, got, value = text.removeprefix("Expected a ").partition(". Got value: ")
             wanted.append(_named(want))
             if got:
-                if part := re.fullmatch(r"NestedArg\(key='\w+', val=(.+)\)", value):  # a part that is no class
-                    return f"{'.'.join(path)} is {part[1]}, which names no class and no YAML file"
                 return f"{'.'.join(path)} is {value}, which is not {' or '.join(wanted)}"
         elif text.startswith("Given value: ") and wanted:
             return f"{'.'.join(path)} is {text.removeprefix('Given value: ')}, which is not {' or '.join(wanted)}"
@@ -123,5 +121,7 @@ def _named(type_: str) -> str:
     """A type as in YAML."""
     if choices := re.fullmatch(r"(?:typing\.)?Literal\[(.*)\]", type_):
         return "one of " + choices[1]
+    if re.match("path but .* import path string", type_):  # a part is expected, with its class or in a file of its own
+        return "a class or a YAML file"
     name = type_.removeprefix("<class '").removesuffix("'>")
     return NAMES.get(name, name)
