@@ -121,7 +121,9 @@ def _named(type_: str) -> str:
     """A type as in YAML."""
     if choices := re.fullmatch(r"(?:typing\.)?Literal\[(.*)\]", type_):
         return "one of " + choices[1]
-    if re.match("path but .* import path string", type_):  # a part is expected, with its class or in a file of its own
-        return "a class or a YAML file"
+    if re.match("path but .* either not accessible", type_):
+        return "a YAML file"
+    if type_.startswith("dot import path string"):
+        return "the name of a class"
     name = type_.removeprefix("<class '").removesuffix("'>")
     return NAMES.get(name, name)

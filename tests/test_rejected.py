@@ -20,6 +20,10 @@ LAYER = "model.init_args.prototypes.init_args"
         (["--model.init_args.colour", "3"], "model of class patronus_pl.modules.PatronusModule: Option "),
         (["--model.init_args.skip_width", "0.1"], "since version 0.2 it is model.prediction.skip_width"),
         (["--model.init_args.prediction", "v"], "since version 0.2 it is model.prediction.class_path"),
+        (
+            ["--model.init_args.masks", "v"],
+            "model.init_args.masks is v, which is not a YAML file or the name of a class",
+        ),
         (["--model.class_path", "nowhere.Thing"], "model of class nowhere.Thing: No module named 'nowhere'"),
         (["--config", "nowhere.yaml"], "config: File does not exist"),
         (["--colour", "3"], "unrecognized arguments: --colour 3"),
