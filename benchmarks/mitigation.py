@@ -36,7 +36,7 @@ from patronus_pl.analysis.editing.decoding import decode_from_noise, encode
 from patronus_pl.analysis.subject import Subject
 from patronus_pl.commands.experiment import once, train
 from patronus_pl.data import PlantedFaces
-from patronus_pl.data.planted_faces import ATTRIBUTES
+from patronus_pl.data.planted_attributes import ATTRIBUTES
 from patronus_pl.data.planted_templates import every_portrait
 from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.metrics import RandomFeatures, frechet_distance

@@ -16,7 +16,7 @@ from patronus_pl.analysis.editing.decoding import encode
 from patronus_pl.analysis.subject import Subject
 from patronus_pl.commands.opening import opened
 from patronus_pl.data import ImageDataModule, PlantedFaces
-from patronus_pl.data.planted_faces import ATTRIBUTES
+from patronus_pl.data.planted_attributes import ATTRIBUTES
 from patronus_pl.data.planted_templates import every_portrait
 from patronus_pl.diffusion.sampling import Sampling
 from patronus_pl.errors import InvalidOptionError
@@ -110,7 +110,13 @@ def _judge(
             raise InvalidOptionError(
                 f"--judge exact knows planted faces alone, not {type(teacher).__name__}; choose cnn or probe"
             )
-        portraits, attributes = (torch.from_numpy(array) for array in every_portrait(teacher.image_size))
+        if teacher.style != "plain" or teacher.photographic:
+            raise InvalidOptionError(
+                "--judge exact knows planted faces of the plain style that are not photographic, because only those "
+                "have finitely many pictures; choose cnn or probe"
+            )
+        drawn = every_portrait(teacher.image_size, teacher.rarity)
+        portraits, attributes = (torch.from_numpy(array) for array in drawn)
         return NamedJudge(NearestPortrait(as_floats(portraits), attributes), ATTRIBUTES, names)
     lesson = restricted(Subject.of(teacher, "train", TRAINED_ON), names)
     pictures, attributes = torch.from_numpy(np.ascontiguousarray(lesson.images)), torch.from_numpy(lesson.attributes)

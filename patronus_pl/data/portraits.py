@@ -1,4 +1,4 @@
-"""Draw cartoon portraits from signed distances. `PlantedFaces` chooses which attributes each portrait has.
+"""Paint cartoon portraits from tables of layers. `hands` holds the tables, `planted_faces` chooses the attributes.
 
 Notation: the canvas is 32 × 32 units at any resolution, y points down; (u, v) are units in the frame of body or head,
 with the chin at the origin; d(u, v) is the signed distance to the edge of a shape, negative inside. With k pixels a
@@ -9,122 +9,16 @@ unit and a frame of scale s, a shape of one colour is painted as
 Only +, −, ×, ÷ and √ are used, which IEEE 754 rounds exactly: the same portrait has the same bytes on every machine.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from math import inf
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.floating[Any]]  # float32 at run time; the stubs widen float32 ∘ float
+from patronus_pl.data.shapes import Array, Shape
+
 Flag = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
-
-# ---- shapes ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A signed distance d(u, v), negative inside, and the rectangle outside of which it is positive.
-
-    `a & b`, `a | b` and `a - b` are intersection, union and difference.
-    """
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-    distance: Callable[[Array, Array], Array]
-
-    def __and__(self, other: "Shape") -> "Shape":
-        corners = max(self.left, other.left), max(self.top, other.top)
-        opposite = min(self.right, other.right), min(self.bottom, other.bottom)
-        return Shape(*corners, *opposite, lambda u, v: np.maximum(self.distance(u, v), other.distance(u, v)))
-
-    def __or__(self, other: "Shape") -> "Shape":
-        corners = min(self.left, other.left), min(self.top, other.top)
-        opposite = max(self.right, other.right), max(self.bottom, other.bottom)
-        return Shape(*corners, *opposite, lambda u, v: np.minimum(self.distance(u, v), other.distance(u, v)))
-
-    def __sub__(self, other: "Shape") -> "Shape":
-        return self.bounded(lambda u, v: np.maximum(self.distance(u, v), -other.distance(u, v)))
-
-    def bounded(self, distance: Callable[[Array, Array], Array], margin: float = 0.0) -> "Shape":
-        """Return a shape with another distance, whose bounds are these, moved out by `margin`."""
-        left, top, right, bottom = self.left - margin, self.top - margin, self.right + margin, self.bottom + margin
-        return Shape(left, top, right, bottom, distance)
-
-    def inset(self, depth: float) -> "Shape":
-        """Return the part of the shape that lies deeper than `depth`."""
-        return self.bounded(lambda u, v: self.distance(u, v) + depth, -depth)
-
-    def outline(self, half_width: float) -> "Shape":
-        """Return a stroke along the edge of the shape."""
-        return self.bounded(lambda u, v: np.abs(self.distance(u, v)) - half_width, half_width)
-
-    def mirrored(self) -> "Shape":
-        """Return the part right of u = 0 together with its mirror image."""
-        return Shape(-self.right, self.top, self.right, self.bottom, lambda u, v: self.distance(np.abs(u), v))
-
-    def sheared(self, slope: float) -> "Shape":
-        """Return the slanted shape: horizontal lines rise by `slope` per unit to the right."""
-        rise = abs(slope) * max(abs(self.left), abs(self.right))
-        top, bottom = self.top - rise, self.bottom + rise
-        return Shape(self.left, top, self.right, bottom, lambda u, v: self.distance(u, v + slope * u))
-
-
-def circles(centres: tuple[tuple[float, float], ...], r: float) -> Shape:
-    """√(min over centres of (u−x)² + (v−y)²) − r."""
-    (x0, y0), *others = centres
-
-    def distance(u: Array, v: Array) -> Array:
-        nearest = (u - x0) ** 2 + (v - y0) ** 2
-        for x, y in others:
-            np.minimum(nearest, (u - x) ** 2 + (v - y) ** 2, out=nearest)
-        return np.sqrt(nearest) - r
-
-    xs, ys = zip(*centres, strict=True)
-    return Shape(min(xs) - r, min(ys) - r, max(xs) + r, max(ys) + r, distance)
-
-
-def circle(x: float, y: float, r: float) -> Shape:
-    """√((u−x)² + (v−y)²) − r."""
-    return circles(((x, y),), r)
-
-
-def ellipse(x: float, y: float, a: float, b: float) -> Shape:
-    """(q² − q) / √((u−x)²/a⁴ + (v−y)²/b⁴) with q² = (u−x)²/a² + (v−y)²/b²: the distance, to first order at the edge."""
-
-    def distance(u: Array, v: Array) -> Array:
-        across, down = ((u - x) / a) ** 2, ((v - y) / b) ** 2
-        square = across + down
-        return (square - np.sqrt(square)) / (np.sqrt(across / a**2 + down / b**2) + 1e-6)
-
-    return Shape(x - a, y - b, x + a, y + b, distance)
-
-
-def box(x: float, y: float, a: float, b: float, r: float) -> Shape:
-    """√(max(p, 0)² + max(q, 0)²) + min(max(p, q), 0) − r with p = |u−x| − a + r, q = |v−y| − b + r.
-
-    Half width a, half height b, corners of radius r ≤ min(a, b).
-    """
-
-    def distance(u: Array, v: Array) -> Array:
-        p, q = np.abs(u - x) - (a - r), np.abs(v - y) - (b - r)
-        outside: Array = np.sqrt(np.maximum(p, 0) ** 2 + np.maximum(q, 0) ** 2)
-        inside: Array = np.minimum(np.maximum(p, q), 0)
-        return outside + inside - r
-
-    return Shape(x - a, y - b, x + a, y + b, distance)
-
-
-def above(y: float) -> Shape:
-    """Return the half-plane above the level y."""
-    return Shape(-inf, -inf, inf, y, lambda u, v: v - y)
-
-
-# ---- portrait --------------------------------------------------------------------------------------------------------
 
 PARTS = ("background", "shirt", "neck", "hair", "face", "eyes", "mouth", "glasses", "hat")
 """The parts that a pixel can show, in the order of masks."""
@@ -132,33 +26,15 @@ PARTS = ("background", "shirt", "neck", "hair", "face", "eyes", "mouth", "glasse
 CANVAS = 32.0
 CHIN_X, CHIN_Y, MAX_SHIFT = 16.0, 23.6, 0.4
 LARGE, SMALL = 1.05, 0.84
+POSED_SHIFT = 1.0
+"""A pose moves the portrait by up to this many units to the side and down."""
+POSED_ZOOM = (0.92, 1.06)
+POSED_TURN = 0.06
+"""A pose turns the portrait by θ with |tan(θ/2)| up to this: 6.9°."""
+POSED_SHARE = 0.4
+"""In a pose, covering more than this share of a pixel is enough: a small head's mouth is thinner than a pixel."""
 
-PALETTE = {
-    name: np.array([rgb], np.float32)
-    for name, rgb in {
-        "black": (38, 34, 46),
-        "brown": (152, 84, 44),
-        "blond": (240, 196, 88),
-        "pale": (255, 226, 204),
-        "medium": (226, 168, 124),
-        "dark": (116, 72, 54),
-        "bright": (250, 240, 218),
-        "dim": (66, 110, 116),
-        "red": (222, 54, 58),
-        "blue": (58, 122, 186),
-        "crown": (132, 66, 186),
-        "brim": (98, 44, 146),
-        "band": (252, 196, 72),
-        "lips": (132, 28, 44),
-        "teeth": (255, 252, 246),
-        "closed": (120, 44, 52),
-        "eye": (40, 32, 40),
-        "glint": (255, 252, 246),
-        "frame": (26, 24, 32),
-        "lens": (214, 240, 252),
-        "blush": (240, 110, 100),
-    }.items()
-}
+# ---- what a hand is --------------------------------------------------------------------------------------------------
 
 
 class Layer(NamedTuple):
@@ -172,99 +48,140 @@ class Layer(NamedTuple):
     on: str = "head"
     """The frame of the shape: `head`, which has two sizes, or `body`."""
     opacity: float = 1.0
+    share: float = 0.5
+    """A pixel of which the shape covers more than this share shows the part. Less for lines thinner than a pixel."""
 
 
-SIDE_CURLS = ((9.0, -4.6), (9.3, -9.4))
-TOP_CURLS = ((0.0, -18.3), (4.9, -17.1), (8.2, -13.8))
-FOREHEAD_CURLS = ((1.9, -15.6), (5.4, -14.6))
+class Hand(NamedTuple):
+    """How somebody draws: which shapes, in which colours."""
 
-SHORT_FRINGE = (ellipse(0, -9.8, 9.5, 9.6) & above(-6.9)) - box(0.5, -6.0, 6.5, 7.2, 3.2).sheared(0.18)
-PARTED_FRINGE = (ellipse(0, -9.2, 9.2, 10.2) & above(-6)) - ellipse(2.6, -5.5, 4.9, 8.8).mirrored()
-SMILE = circle(0, -6.1, 5.2) - circle(0, -21.2, 16.2)
-SPECTACLES = circle(4, -9.3, 3.05).mirrored().outline(0.75) | box(0, -9.9, 1.3, 0.6, 0.3)
+    layers: tuple[Layer, ...]
+    """From back to front."""
+    palette: Mapping[str, Array]
+    """Name of a colour → (1, 3) in 0..255."""
+    hues: tuple[tuple[float, float], tuple[float, float]] | None = None
+    """Saturation and value, in 0..1, of bright and of other backgrounds, which then have any hue; None: two colours."""
 
-LAYERS = (
-    Layer("shirt", "shirt", box(0, 11.2, 12.8, 10, 6.5), on="body"),
-    Layer("hair", "hair", box(0, -7.3, 9.6, 11.7, 7.5), "Long_Hair"),
-    Layer("hair", "hair", circles(SIDE_CURLS, 3.5).mirrored(), "Curly_Hair"),
-    Layer("hair", "hair", circles(TOP_CURLS, 3.5).mirrored(), "hatless curls"),
-    Layer("shirt", "collar", box(0, 0.6, 3.9, 3.7, 3.7), on="body"),
-    Layer("neck", "shade", box(0, -0.4, 3, 3.8, 2.9), on="body"),
-    Layer("face", "skin", circle(7.6, -6.2, 1.8).mirrored(), "Short_Hair"),
-    Layer("face", "skin", box(0, -8.3, 7.4, 8.5, 7)),
-    Layer("face", "blush", circle(5.2, -5.2, 1.5).mirrored(), opacity=0.22),
-    Layer("face", "brow", box(3.7, -12.1, 1.4, 0.32, 0.3).mirrored()),
-    Layer("face", "nose", box(0, -6.7, 0.9, 0.5, 0.5)),
-    Layer("hair", "hair", SHORT_FRINGE, "Short_Hair"),
-    Layer("hair", "hair", PARTED_FRINGE, "Long_Hair"),
-    Layer("hair", "hair", circles(FOREHEAD_CURLS, 2.4).mirrored(), "hatless curls"),
-    Layer("hair", "shine", circles(SIDE_CURLS, 1.45).mirrored().outline(0.28), "Curly_Hair"),
-    Layer("hair", "shine", circles(TOP_CURLS + FOREHEAD_CURLS, 1.45).mirrored().outline(0.28), "hatless curls"),
-    Layer("mouth", "lips", SMILE, "Smiling"),
-    Layer("mouth", "teeth", SMILE.inset(0.6) & above(-3.2), "Smiling"),
-    Layer("mouth", "closed", box(0, -3.6, 1.8, 0.55, 0.55), "serious"),
-    Layer("glasses", "lens", circle(4, -9.3, 3).mirrored(), "Eyeglasses", opacity=0.7),
-    Layer("eyes", "eye", ellipse(3.7, -9.3, 1.05, 1.35).mirrored()),
-    Layer("eyes", "glint", circles(((-3.3, -9.8), (4.1, -9.8)), 0.36)),
-    Layer("glasses", "frame", SPECTACLES, "Eyeglasses"),
-    Layer("hat", "crown", box(0, -17.8, 8.4, 4.4, 4.2), "Wearing_Hat"),
-    Layer("hat", "band", box(0, -16, 8.5, 1.4, 0.2), "Wearing_Hat"),
-    Layer("hat", "brim", box(0, -14.2, 11.2, 1.3, 1.3), "Wearing_Hat"),
-)
-"""The layers of a portrait from back to front."""
+
+class Pose(NamedTuple):
+    """How the portrait stands in the picture."""
+
+    right: Array
+    """(n,) units, within ±`POSED_SHIFT`."""
+    down: Array
+    """(n,) units, within ±`POSED_SHIFT`."""
+    zoom: Array
+    """(n,) size, within `POSED_ZOOM`."""
+    turn: Array
+    """(n,) tangent of half the angle, within ±`POSED_TURN`."""
+
+
+class Look(NamedTuple):
+    """What differs between n portraits of the same attributes."""
+
+    shift: Array
+    """(n,) float32, to the right in units, within ±`MAX_SHIFT`."""
+    tint: Array
+    """(n, 4) float32, factors on the colours of background, shirt, skin and hair."""
+    hue: Array
+    """(n,) float32 in [0, 1), of the background, for hands that use any hue."""
+    pose: Pose | None = None
+    scene: Array | None = None
+    """(n, 3, size, size) factors on the background."""
+
+    def take(self, rows: NDArray[np.int64]) -> "Look":
+        """Return the looks of some portraits."""
+        pose = None if self.pose is None else Pose(*(numbers[rows] for numbers in self.pose))
+        scene = None if self.scene is None else self.scene[rows]
+        return Look(self.shift[rows], self.tint[rows], self.hue[rows], pose, scene)
+
 
 # ---- painting --------------------------------------------------------------------------------------------------------
 
 
-def portraits(has: Mapping[str, Flag], shift: Array, tint: Array, size: int) -> tuple[Bytes, Bytes]:
+def portraits(hand: Hand, has: Mapping[str, Flag], look: Look, size: int) -> tuple[Bytes, Bytes]:
     """Draw n portraits.
 
     Args:
+        hand: shapes and colours.
         has: attribute of `PlantedFaces` → which of the n portraits have it.
-        shift: (n,) float32, to the right in units, within ±`MAX_SHIFT`.
-        tint: (n, 4) float32, factors on the colours of background, shirt, skin and hair.
+        look: what else differs between the portraits.
         size: height and width in pixels.
 
     Returns:
         Images, uint8 (n, 3, size, size), and the index in `PARTS` of what each pixel shows, uint8 (n, size, size).
     """
-    colours = _colours(has, tint)
-    has = {**has, "hatless curls": has["Curly_Hair"] & ~has["Wearing_Hat"], "serious": ~has["Smiling"]}
+    pixels, parts = paint(hand, has, look, size)
+    return as_levels(pixels), parts
+
+
+def as_levels(pixels: Array) -> Bytes:
+    """Round light in 0..255 to whole levels."""
+    levels: Bytes = np.clip(pixels + 0.5, 0, 255).astype(np.uint8)
+    return levels
+
+
+def paint(hand: Hand, has: Mapping[str, Flag], look: Look, size: int) -> tuple[Array, Bytes]:
+    """Return what `portraits` does, the images as float32 in 0..255."""
+    colours = _colours(hand, has, look)
+    has = {
+        **has,
+        "hatless curls": has["Curly_Hair"] & ~has["Wearing_Hat"],
+        "serious": ~has["Smiling"],
+        "cropped": ~(has["Long_Hair"] | has["Curly_Hair"] | has["Short_Hair"]),
+    }
     head = np.where(has["Large_Head"], np.float32(LARGE), np.float32(SMALL))
     scales = {"head": head, "body": np.ones_like(head)}
     pixels, parts = _backdrop(colours["background"], size), np.zeros((len(head), size, size), np.uint8)
-    for layer in LAYERS:
+    if look.scene is not None:
+        pixels = pixels * look.scene
+    for layer in hand.layers:
         rows = np.flatnonzero(has[layer.where]) if layer.where in has else slice(None)
         colour = colours[layer.colour]
         colour = (colour[rows] if len(colour) > 1 else colour)[:, :, None, None]
-        coverage, lines, columns = _coverage(layer.shape, shift[rows], scales[layer.on][rows], size)
+        coverage, lines, columns = _coverage(layer.shape, look, rows, scales[layer.on][rows], size)
         below = pixels[rows, :, lines, columns]
         pixels[rows, :, lines, columns] = below + (coverage * np.float32(layer.opacity))[:, None] * (colour - below)
-        hidden = parts[rows, lines, columns]
-        parts[rows, lines, columns] = np.where(coverage > 0.5, np.uint8(PARTS.index(layer.part)), hidden)
-    return np.clip(pixels + 0.5, 0, 255).astype(np.uint8), parts
+        hidden, share = parts[rows, lines, columns], layer.share if look.pose is None else min(layer.share, POSED_SHARE)
+        parts[rows, lines, columns] = np.where(coverage > share, np.uint8(PARTS.index(layer.part)), hidden)
+    return pixels, parts
 
 
-def _colours(has: Mapping[str, Flag], tint: Array) -> dict[str, Array]:
+def _colours(hand: Hand, has: Mapping[str, Flag], look: Look) -> dict[str, Array]:
     """Return the colours of layers by name: (n, 3), or (1, 3) where all portraits share one."""
+    palette = hand.palette
 
     def choose(name: str, yes: str, no: Array) -> Array:
-        return np.where(has[name][:, None], PALETTE[yes], no)
+        return np.where(has[name][:, None], palette[yes], no)
 
-    background, shirt, skin, hair = tint.T[:, :, None]
-    background = background * choose("Bright_Background", "bright", PALETTE["dim"])
-    shirt = shirt * choose("Wearing_Red", "red", PALETTE["blue"])
-    skin = skin * choose("Pale_Skin", "pale", choose("Dark_Skin", "dark", PALETTE["medium"]))
-    hair = hair * choose("Black_Hair", "black", choose("Brown_Hair", "brown", PALETTE["blond"]))
+    background, shirt, skin, hair = look.tint.T[:, :, None]
+    if hand.hues is None:
+        background = background * choose("Bright_Background", "bright", palette["dim"])
+    else:
+        background = background * _any_hue(look.hue, has["Bright_Background"], *hand.hues)
+    shirt = shirt * choose("Wearing_Red", "red", palette["blue"])
+    skin = skin * choose("Pale_Skin", "pale", choose("Dark_Skin", "dark", palette["medium"]))
+    blond = choose("Blond_Hair", "blond", palette["grey"])
+    hair = hair * choose("Black_Hair", "black", choose("Brown_Hair", "brown", blond))
     tones = {"background": background, "shirt": shirt, "skin": skin, "hair": hair}
     darker = {"collar": shirt * np.float32(0.8), "shade": skin * np.float32(0.88), "nose": skin * np.float32(0.8)}
     return {
-        **PALETTE,
+        **palette,
         **tones,
         **darker,
         "brow": skin * np.float32(0.6),
         "shine": hair + (255 - hair) * np.float32(0.14),
     }
+
+
+def _any_hue(hue: Array, bright: Flag, light: tuple[float, float], dim: tuple[float, float]) -> Array:
+    """Return 255 V (1 − S + S ρ(h)), (n, 3), with ρ_c(h) = clip(|6 frac(h + c/3) − 3| − 1, 0, 1) for c = 0, 2, 1."""
+    both = np.array([dim, light], np.float32)
+    saturation, value = both[bright.astype(np.int64)].T[:, :, None]
+    turned = hue[:, None] + np.array([0, 2 / 3, 1 / 3], np.float32)
+    ramp = np.clip(np.abs(6 * (turned - np.floor(turned)) - 3) - 1, 0, 1)
+    rgb: Array = np.float32(255) * value * (1 - saturation + saturation * ramp)
+    return rgb
 
 
 def _backdrop(colour: Array, size: int) -> Array:
@@ -274,20 +191,37 @@ def _backdrop(colour: Array, size: int) -> Array:
     return colour[:, :, None, None] * light
 
 
-def _coverage(shape: Shape, shift: Array, scale: Array, size: int) -> tuple[Array, slice, slice]:
+def _coverage(
+    shape: Shape, look: Look, rows: NDArray[np.int64] | slice, scale: Array, size: int
+) -> tuple[Array, slice, slice]:
     """Return the share of each pixel that the shape covers, (n, lines, columns), and these lines and columns."""
     unit = size / CANVAS
-    columns = _reach(shape.left, shape.right, CHIN_X, MAX_SHIFT, size)
-    lines = _reach(shape.top, shape.bottom, CHIN_Y, 0.0, size)
+    lines, columns = region(shape, look.pose is not None, size)
     centres = ((np.arange(size) + 0.5) / unit).astype(np.float32)
-    shift, scale = shift[:, None, None], scale[:, None, None]
-    u = (centres[columns] - (np.float32(CHIN_X) + shift)) / scale
-    v = (centres[lines, None] - np.float32(CHIN_Y)) / scale
+    shift, scale = look.shift[rows][:, None, None], scale[:, None, None]
+    if look.pose is None:
+        u = (centres[columns] - (np.float32(CHIN_X) + shift)) / scale
+        v = (centres[lines, None] - np.float32(CHIN_Y)) / scale
+    else:
+        right, down, zoom, t = (numbers[rows][:, None, None] for numbers in look.pose)
+        x = centres[columns] - (np.float32(CHIN_X) + shift + right)
+        y = centres[lines, None] - (np.float32(CHIN_Y) + down)
+        scale = scale * zoom
+        cosine, sine = (1 - t * t) / ((1 + t * t) * scale), 2 * t / ((1 + t * t) * scale)
+        u, v = x * cosine + y * sine, y * cosine - x * sine
     return np.clip(0.5 - shape.distance(u, v) * (scale * np.float32(unit)), 0, 1), lines, columns
 
 
-def _reach(low: float, high: float, origin: float, margin: float, size: int) -> slice:
-    """Return the pixels that [low, high] may touch at any scale and shift, the same for all images."""
-    first = (origin + min(low * LARGE, low * SMALL) - margin) * size / CANVAS - 1
-    last = (origin + max(high * LARGE, high * SMALL) + margin) * size / CANVAS + 1
-    return slice(max(0, int(first)), max(0, min(size, int(last) + 1)))
+def region(shape: Shape, posed: bool, size: int) -> tuple[slice, slice]:
+    """Return the lines and columns that the shape may touch at any scale, shift and pose, the same for all images."""
+    least, most = (SMALL * POSED_ZOOM[0], LARGE * POSED_ZOOM[1]) if posed else (SMALL, LARGE)
+    sine, move = (2 * POSED_TURN / (1 + POSED_TURN**2), POSED_SHIFT) if posed else (0.0, 0.0)
+    width, height = max(-shape.left, shape.right), max(-shape.top, shape.bottom)
+
+    def reach(low: float, high: float, origin: float, margin: float) -> slice:
+        first = (origin + min(low * most, low * least) - margin) * size / CANVAS - 1
+        last = (origin + max(high * most, high * least) + margin) * size / CANVAS + 1
+        return slice(max(0, int(first)), max(0, min(size, int(last) + 1)))
+
+    columns = reach(shape.left, shape.right, CHIN_X, MAX_SHIFT + move + sine * most * height)
+    return reach(shape.top, shape.bottom, CHIN_Y, move + sine * most * width), columns

@@ -14,7 +14,7 @@ from patronus_pl.analysis.editing.decoding import decode_from_noise
 from patronus_pl.commands import sample as module
 from patronus_pl.commands.sample import sample
 from patronus_pl.data import PlantedFaces
-from patronus_pl.data.planted_faces import ATTRIBUTES
+from patronus_pl.data.planted_attributes import ATTRIBUTES
 from patronus_pl.diffusion import NoiseSource
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.modules import PatronusModule

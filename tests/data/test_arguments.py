@@ -15,7 +15,7 @@ from patronus_pl.data import ImageDataModule, ImageFolder
 SHARED = ("image_size", "batch_size", "num_workers", "seed", "limit", "bias")
 FILES = ("split_by", "white", "cache_dir", "max_unreadable", "in_memory_mb", "crop")
 OWN = {
-    "PlantedFaces": ("train_size", "correlation"),
+    "PlantedFaces": ("train_size", "correlation", "rarity", "style", "photographic"),
     "FashionMNIST": ("root", "download"),
     "CIFAR10": ("root", "download"),
     "CelebA": ("root", *FILES),
@@ -48,7 +48,9 @@ def test_help_shows_every_argument(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "option", "value"),
     [("CelebA", "batch_size", "many"), ("ImageFolder", "split_by", "luck"), ("PlantedFaces", "limit", "[1]"),
-     ("FFHQ", "in_memory_mb", "a lot"), ("CheXpert", "crop", "left"), ("CIFAR10", "colour", "1")],
+     ("FFHQ", "in_memory_mb", "a lot"), ("CheXpert", "crop", "left"), ("CIFAR10", "colour", "1"),
+     ("PlantedFaces", "style", "oil"),
+     ("PlantedFaces", "rarity", "rare"), ("PlantedFaces", "photographic", "somewhat")],
 )  # fmt: skip
 def test_a_wrong_type_or_name_is_refused(name: str, option: str, value: str) -> None:
     with pytest.raises(ArgumentError, match=option):

@@ -10,20 +10,20 @@ from scipy.stats import kstest
 
 from patronus_pl.data import BiasedSubset, PlantedFaces
 from patronus_pl.data import portraits as drawing
-from patronus_pl.data.planted_faces import (
-    ATTRIBUTE_PART,
+from patronus_pl.data.hands import HANDS, PLAIN
+from patronus_pl.data.planted_attributes import (
     ATTRIBUTES,
     FREE,
     GLOBAL,
     GOLDEN,
     GROUPS,
     MARGINALS,
-    draw,
     splitmix64,
     ties,
     uniform,
 )
-from patronus_pl.data.portraits import LAYERS, PARTS, SMALL, portraits
+from patronus_pl.data.planted_faces import ATTRIBUTE_PART, draw
+from patronus_pl.data.portraits import PARTS, SMALL, Look, portraits
 from patronus_pl.errors import InvalidOptionError
 
 CROWD = 20_000
@@ -195,7 +195,7 @@ def test_edges_are_antialiased() -> None:
 @pytest.mark.parametrize("size", [32, 45])
 def test_crops_cut_nothing_off(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     cropped = draw(np.arange(100), size=size)
-    monkeypatch.setattr(drawing, "_reach", lambda low, high, origin, margin, size: slice(0, size))
+    monkeypatch.setattr(drawing, "region", lambda shape, posed, size: (slice(0, size), slice(0, size)))
     whole = draw(np.arange(100), size=size)
     assert np.array_equal(cropped.images, whole.images)
     assert np.array_equal(cropped.parts, whole.parts)
@@ -203,7 +203,7 @@ def test_crops_cut_nothing_off(size: int, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_bounds_of_shapes_are_finite_and_tight() -> None:
     u, v = np.meshgrid(np.arange(-16, 16, 0.05), np.arange(-26, 12, 0.05))
-    for layer in LAYERS:
+    for layer in (layer for hand in HANDS.values() for layer in hand.layers):
         shape = layer.shape
         assert -inf < shape.left < shape.right < inf
         inside = shape.distance(u, v) < 0
@@ -272,7 +272,8 @@ def test_an_attribute_changes_its_part_and_nothing_else(attribute: str) -> None:
     has = {name: np.repeat(np.random.default_rng(1).random(40) < MARGINALS[name], 2) for name in names}
     has["Curly_Hair"][:] = False  # curls on top make way for the hat
     has[attribute] = np.arange(80) % 2 == 1
-    images, parts = portraits(has, np.zeros(80, np.float32), np.ones((80, 4), np.float32), 32)
+    look = Look(np.zeros(80, np.float32), np.ones((80, 4), np.float32), np.zeros(80, np.float32))
+    images, parts = portraits(PLAIN, has, look, 32)
     without, with_it = images[::2].astype(int), images[1::2].astype(int)
     changed = np.abs(with_it - without).max(1) > 2
     part = PART[ATTRIBUTE_PART[attribute]]
