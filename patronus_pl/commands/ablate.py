@@ -143,7 +143,7 @@ def ablate(
         run = writable_folder(folder / f"{kind.folder}_seed_{seed}")
         train(run, recipe, seed, [*kind.options(channels, weight), *options], max_steps)
         _evaluate(run, folder / "features", test_options)
-    runs = {kind: [read(folder / f"{kind.folder}_seed_{seed}") for seed in range(seeds)] for kind in kinds}
+    runs = {kind: [read_numbers(folder / f"{kind.folder}_seed_{seed}") for seed in range(seeds)] for kind in kinds}
     found = [{"label": kind.label, **kind._asdict(), "runs": runs[kind]} for kind in kinds]
     _write(folder, {"recipe": recipe, "max_steps": max_steps, "weight": weight, "variants": found})
 
@@ -151,9 +151,9 @@ def ablate(
 def _write(folder: Path, result: dict[str, Any]) -> None:
     found = result["variants"]
     (folder / "ablation.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    (folder / "ablation.png").write_bytes(draw(found))
-    (folder / "ablation.md").write_text(f"{table(found)}\n\n{LEGEND}\n", encoding="utf-8")
-    print(f"{table(found)}\n\n-> {folder / 'ablation.md'}, ablation.json, ablation.png")
+    (folder / "ablation.png").write_bytes(draw_numbers(found))
+    (folder / "ablation.md").write_text(f"{markdown_table(found)}\n\n{LEGEND}\n", encoding="utf-8")
+    print(f"{markdown_table(found)}\n\n-> {folder / 'ablation.md'}, ablation.json, ablation.png")
 
 
 # ---- what is trained -------------------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ def _evaluate(run: Path, cache: Path, options: Sequence[str]) -> None:
 # ---- what was found --------------------------------------------------------------------------------------------------
 
 
-def read(run: Path) -> dict[str, float | None]:
+def read_numbers(run: Path) -> dict[str, float | None]:
     """Return the numbers of an evaluation; None for those that it lacks."""
     evaluation = read_evaluation(str(run))
     return {name: _at(evaluation, path) for name, path in NUMBERS.items()}
@@ -259,7 +259,7 @@ def _shown(found: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[list[flo
             yield name, values
 
 
-def table(found: Sequence[dict[str, Any]]) -> str:
+def markdown_table(found: Sequence[dict[str, Any]]) -> str:
     """Return a table in Markdown: means over seeds, ± their standard deviation if there are several.
 
     Args:
@@ -282,7 +282,7 @@ def _cell(values: Sequence[float]) -> str:
     return f"{np.mean(known):.3g}{spread}"
 
 
-def draw(found: Sequence[dict[str, Any]]) -> bytes:
+def draw_numbers(found: Sequence[dict[str, Any]]) -> bytes:
     """Return a PNG with a panel for each number, in it a row for each variant and a point for each seed."""
     names, values = zip(*_shown(found), strict=True)
     return figures.panels(torch.tensor(values), names, [variant["label"] for variant in found], "Ablation")

@@ -59,8 +59,8 @@ def audit_experiment(
     findings = [_read(folder / f"rho_{rho:g}_seed_{seed}", names, rho, seed) for rho, seed in runs]
     result = {"pair": pair, "recipe": recipe, "max_steps": max_steps, **summarise(findings), "runs": findings}
     (folder / "experiment.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    (folder / "experiment.png").write_bytes(draw(result["by_rho"]))
-    print(table(result))
+    (folder / "experiment.png").write_bytes(draw_estimates(result["by_rho"]))
+    print(text_table(result))
 
 
 def _tie(data: str, pair: str, rho: float) -> list[str]:
@@ -139,7 +139,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def draw(by_rho: Sequence[dict[str, Any]]) -> bytes:
+def draw_estimates(by_rho: Sequence[dict[str, Any]]) -> bytes:
     """Return a PNG of estimate against ρ: mean and range over seeds, and the line on which both are equal."""
     x = torch.tensor([row["rho"] for row in by_rho])
     means, bands = [x], [(x, x)]
@@ -151,7 +151,7 @@ def draw(by_rho: Sequence[dict[str, Any]]) -> bytes:
     return figures.curves(x, means, names, bands, "Tie that the audit finds", "planted φ", "tie")
 
 
-def table(result: dict[str, Any]) -> str:
+def text_table(result: dict[str, Any]) -> str:
     """Return the numbers for each ρ as text."""
     lines = [f"{'rho':>6} {'estimate':>9} {'reverse':>8} {'AUROC':>7} {'power':>7} {'false':>7}"]
     for row in result["by_rho"]:

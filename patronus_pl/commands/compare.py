@@ -34,7 +34,7 @@ def compare(files: list[str], without: str = "") -> None:
             "Run `patronus test` with the same data and options"
             + ("" if whole else f", or leave those numbers out: `--without {','.join(which)}`")
         )
-    print("\n".join(table(files, evaluations)))
+    print("\n".join(side_by_side(files, evaluations)))
 
 
 def read_evaluation(name: str) -> Numbers:
@@ -111,7 +111,7 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(entry, f"{path}.{key}".lstrip("."))
 
 
-def table(names: list[str], evaluations: list[Numbers]) -> list[str]:
+def side_by_side(names: list[str], evaluations: list[Numbers]) -> list[str]:
     """Return lines of text: what the models are, then every number that any of them has."""
     columns = [dict(_leaves(_shown(evaluation))) for evaluation in evaluations]
     rows = list(dict.fromkeys(key for column in columns for key in column))

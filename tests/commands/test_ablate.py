@@ -12,7 +12,7 @@ import yaml
 
 from patronus_pl.cli import main
 from patronus_pl.commands import experiment
-from patronus_pl.commands.ablate import PAPER_START, Variant, ablate, read, sizes, table, variants
+from patronus_pl.commands.ablate import PAPER_START, Variant, ablate, markdown_table, read_numbers, sizes, variants
 from patronus_pl.commands.experiment import read_config
 from patronus_pl.errors import InvalidOptionError
 from tests.commands.conftest import Leave
@@ -132,10 +132,12 @@ def test_options_make_the_model(paper: bool, tmp_path: Path, capsys: pytest.Capt
 
 def test_the_table_leaves_out_what_no_model_has(tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text(json.dumps(evaluation_of(0.8, 2)))
-    numbers = read(tmp_path)
+    numbers = read_numbers(tmp_path)
     assert (numbers["loss ratio"], numbers["Fréchet"], numbers["accuracy"]) == (60.0, 0.5, None)
     other = {**numbers, "MSE": None}
-    header, _, first, second = table([{"label": "a", "runs": [numbers]}, {"label": "b", "runs": [other]}]).splitlines()
+    header, _, first, second = markdown_table(
+        [{"label": "a", "runs": [numbers]}, {"label": "b", "runs": [other]}]
+    ).splitlines()
     names = [cell.strip() for cell in header.strip("|").split("|")]
     assert "accuracy" not in names
     assert "nearest cos" not in names

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from patronus_pl.cli import main
-from patronus_pl.commands.audit_experiment import audit_experiment, draw, summarise, table
+from patronus_pl.commands.audit_experiment import audit_experiment, draw_estimates, summarise, text_table
 from patronus_pl.errors import InvalidOptionError
 from tests.commands.conftest import Leave
 
@@ -113,8 +113,8 @@ def test_detection_is_the_share_of_pairs_in_the_right_order() -> None:
     assert row["false_share"] == pytest.approx(1 / 3)
     assert row["estimates"] == [0, 0.4]
     assert summarise([{"rho": rho, **nothing} for rho in (0.0, 1.0)])["spearman"] is None
-    assert "1.00      0.20     0.00   0.333" in table({"by_rho": [row], "spearman": None})
-    assert draw([row]) == draw([row])
+    assert "1.00      0.20     0.00   0.333" in text_table({"by_rho": [row], "spearman": None})
+    assert draw_estimates([row]) == draw_estimates([row])
 
 
 @pytest.mark.parametrize(
