@@ -21,9 +21,11 @@ from patronus_pl.analysis.editing.jobs import turn_up
 from patronus_pl.analysis.explain.census import census
 from patronus_pl.analysis.explain.patches import top_patches
 from patronus_pl.analysis.explain.reconstruction import reconstruct
+from patronus_pl.analysis.explain.recovery import recovery
 from patronus_pl.analysis.explain.what import what
 from patronus_pl.analysis.explain.when import emergence
-from patronus_pl.analysis.pages.figures import census_picture, image_grid, matrix
+from patronus_pl.analysis.pages.charts import census_picture, matrix, recovery_map
+from patronus_pl.analysis.pages.figures import image_grid
 from patronus_pl.data.base import ImageDataModule
 from patronus_pl.data.image_table import ImageTable
 from patronus_pl.diffusion.sampling import Sampling
@@ -34,6 +36,8 @@ from patronus_pl.types import Box, Image
 
 PATCHES = 6
 """How many real images the gallery shows of each prototype."""
+RECOVERED, LEVELS = 64, 12
+"""On how many images, and at how many noise levels, recovery is measured."""
 BATCH = 64
 
 
@@ -41,7 +45,8 @@ class Pictures(pl.Callback):
     """Draw pictures of the validation split after a validation, with the averaged weights, on rank 0.
 
     `gallery`: for each prototype, an image, the same with the prototype turned up, and the images that show it most.
-    `emergence`: prototypes × timesteps. `reconstructions`: from inverted and from random noise. `census`: how much each
+    `emergence`: prototypes × timesteps. `recovery`: prototypes × noise levels, how much of each a noisy image alone
+    tells; only of models with masks. `reconstructions`: from inverted and from random noise. `census`: how much each
     prototype varies, which vary together, and the dead, duplicate and global ones by name. They go to the folder
     `images` of the run as PNG files, and to every logger that takes images. Training is the same with and without: no
     common random number is used, and whatever goes wrong ends in one warning.
@@ -54,12 +59,14 @@ class Pictures(pl.Callback):
     Args:
         gallery: whether to draw the gallery.
         emergence: whether to draw emergence.
+        recovery: whether to draw recovery, of models with masks.
         reconstructions: whether to draw reconstructions.
         census: whether to draw the census.
         every: draw after every so many validations.
         share: largest share of the run's time that drawing takes, above 0; at 1 it always draws.
         prototypes: how many prototypes are drawn, the first ones.
-        images: how many images are searched for patches, the first ones of the split; eight of them are reconstructed.
+        images: how many images are searched for patches, the first ones of the split. Eight of them are reconstructed,
+            and up to 64 tell when prototypes are known.
         edited: how many of them are edited for gallery and emergence.
         steps: steps of inversion and samplers.
 
@@ -71,6 +78,7 @@ class Pictures(pl.Callback):
         self,
         gallery: bool = True,
         emergence: bool = True,
+        recovery: bool = True,
         reconstructions: bool = True,
         census: bool = True,
         every: int = 1,
@@ -80,8 +88,14 @@ class Pictures(pl.Callback):
         edited: int = 2,
         steps: int = 10,
     ) -> None:
-        drawn = {"gallery": gallery, "emergence": emergence, "reconstructions": reconstructions, "census": census}
-        self.kinds = [kind for kind, wanted in drawn.items() if wanted]
+        drawn = {
+            "gallery": (gallery, self.gallery),
+            "emergence": (emergence, self.emergence),
+            "recovery": (recovery, self.recovery),
+            "reconstructions": (reconstructions, self.reconstructions),
+            "census": (census, self.census),
+        }
+        self.kinds = {kind: draw for kind, (wanted, draw) in drawn.items() if wanted}
         self.every, self.share = every, share
         self.prototypes, self.images, self.edited, self.steps = prototypes, images, edited, steps
         self._start = self._wait_until = math.nan
@@ -126,8 +140,10 @@ class Pictures(pl.Callback):
 
     def _draw(self, trainer: pl.Trainer, model: PatronusModule, data: ImageDataModule, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        for kind in self.kinds:
-            png: bytes = getattr(self, f"_{kind}")(model, data.table("val"))
+        for kind, draw in self.kinds.items():
+            if kind == "recovery" and model.masks is None:
+                continue
+            png = draw(model, data.table("val"))
             (folder / f"{kind}_{trainer.global_step:07d}.png").write_bytes(png)
             for logger in trainer.loggers:
                 send(logger, f"pictures/{kind}", png, trainer.global_step)
@@ -142,7 +158,8 @@ class Pictures(pl.Callback):
         inverted = invert(model, images, Sampling(self.steps))
         return inverted, decode(model, inverted.x_T, inverted.s, Sampling(self.steps))
 
-    def _gallery(self, model: PatronusModule, table: ImageTable) -> bytes:
+    def gallery(self, model: PatronusModule, table: ImageTable) -> bytes:
+        """Draw for each prototype an image, the same with it turned up, and the images that show it most."""
         which = self._which(model)
         inverted, unedited = self._inverted(model, images_of(table, range(self.edited)))
         turned = what(model, turn_up(model, inverted, unedited, which, Sampling(self.steps)))
@@ -156,20 +173,28 @@ class Pictures(pl.Callback):
         labels = ["as it is", "turned up", *(f"top {k + 1}" for k in range(len(real[0])))]
         return image_grid(pictures, [f"prototype {j}" for j in which], labels, found)
 
-    def _emergence(self, model: PatronusModule, table: ImageTable) -> bytes:
+    def emergence(self, model: PatronusModule, table: ImageTable) -> bytes:
+        """Draw how much of an edit shows at each step of sampling."""
         sampling = Sampling(self.steps)
         inverted = invert(model, images_of(table, range(self.edited)), sampling)
         timed = emergence(model, inverted, self._which(model), sampling)
         span = float(timed.t[0]), float(timed.t[-1]), float(len(timed.map)), 0.0
         return matrix(timed.map, "Emergence", "prototype", "timestep", span, 1.0)
 
-    def _reconstructions(self, model: PatronusModule, table: ImageTable) -> bytes:
+    def recovery(self, model: PatronusModule, table: ImageTable) -> bytes:
+        """Draw how much of each prototype a noisy image alone tells."""
+        images = images_of(table, range(min(RECOVERED, self.images)))
+        return recovery_map(recovery(model, images, Sampling(self.steps), LEVELS), self._which(model))
+
+    def reconstructions(self, model: PatronusModule, table: ImageTable) -> bytes:
+        """Draw images from their inverted noise and from random noise."""
         images = images_of(table, range(min(8, self.images)))
         made = reconstruct(model, *self._inverted(model, images), Sampling(self.steps), n_random=1)
         grid = torch.stack([images, made.inverted, made.random[0]])
         return image_grid(grid, ["original", "inverted noise", "random noise"])
 
-    def _census(self, model: PatronusModule, table: ImageTable) -> bytes:
+    def census(self, model: PatronusModule, table: ImageTable) -> bytes:
+        """Draw how much each prototype varies, and which vary together."""
         images = (as_floats(batch["image"]) for batch in batches(table, self.images))
         s = torch.cat([encode(model, x) for x in images])
         spread = top_patches(model, batches(table, self.images), 1).spread

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from patronus_pl.analysis.pages import figures
+from patronus_pl.analysis.pages import charts
 from patronus_pl.commands.compare import read_evaluation
 from patronus_pl.commands.experiment import once, read_config, train
 from patronus_pl.errors import InvalidOptionError
@@ -285,4 +285,4 @@ def _cell(values: Sequence[float]) -> str:
 def draw_numbers(found: Sequence[dict[str, Any]]) -> bytes:
     """Return a PNG with a panel for each number, in it a row for each variant and a point for each seed."""
     names, values = zip(*_shown(found), strict=True)
-    return figures.panels(torch.tensor(values), names, [variant["label"] for variant in found], "Ablation")
+    return charts.panels(torch.tensor(values), names, [variant["label"] for variant in found], "Ablation")

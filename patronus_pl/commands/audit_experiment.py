@@ -9,7 +9,7 @@ import torch
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-from patronus_pl.analysis.pages import figures
+from patronus_pl.analysis.pages import charts
 from patronus_pl.commands.experiment import once, read_config, train
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.metrics import auroc
@@ -148,7 +148,7 @@ def draw_estimates(by_rho: Sequence[dict[str, Any]]) -> bytes:
         means.append(mean)
         bands.append((low, high))
     names = ["as planted", "first moved, second read", "second moved, first read"]
-    return figures.curves(x, means, names, bands, "Tie that the audit finds", "planted φ", "tie")
+    return charts.curves(x, means, names, bands, "Tie that the audit finds", "planted φ", "tie")
 
 
 def text_table(result: dict[str, Any]) -> str:

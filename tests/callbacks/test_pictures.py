@@ -204,10 +204,18 @@ def test_only_what_is_wanted(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "images").iterdir()] == ["reconstructions_0000005.png"]
 
 
+def test_recovery_is_drawn_of_models_with_masks_alone(tmp_path: Path) -> None:
+    masked = fresh(denoiser={"maskable": True}, masks={"class_path": "patronus_pl.objective.masks.Masks"})
+    options = {**LITTLE, "images": 8}
+    trainer(tmp_path, Pictures(**options), EMA(), max_epochs=1).fit(masked, faces(train=4, val=8))
+    kinds = {path.name.split("_")[0] for path in tmp_path.rglob("*.png")}
+    assert kinds == {*KINDS, "recovery"}
+
+
 def test_a_gallery_has_a_row_for_each_prototype() -> None:
     heights = {}
     for count in (1, 3, 100):
-        png = Pictures(**{**LITTLE, "prototypes": count})._gallery(fresh(), faces().table("val"))
+        png = Pictures(**{**LITTLE, "prototypes": count}).gallery(fresh(), faces().table("val"))
         heights[count] = Image.open(io.BytesIO(png)).height
     tile, gap = 64, 4
     assert heights[3] - heights[1] == 2 * (tile + gap)

@@ -93,8 +93,8 @@ def information(
         levels: noise levels, evenly spaced in log-SNR as far as the schedule's timesteps allow.
         repeats: draws of the noise for every image and level.
         seed: seed of the noise. Both predictions see the same noise.
-        window: lowest and highest log-SNR to integrate over; None takes the whole schedule. A denoiser that was trained
-            with capped weights does not listen to x_t where noise is small, and its bits there mean nothing.
+        window: lowest and highest log-SNR to integrate over; None: all. A denoiser trained with capped weights does not
+            listen to x_t where noise is small, and its bits there mean nothing.
 
     Raises:
         InvalidOptionError: fewer than two levels in the window, or no repeats.
@@ -105,9 +105,8 @@ def information(
         inside = (log_snr >= window[0]) & (log_snr <= window[1])
         t, log_snr = t[inside], log_snr[inside]
     if len(t) < 2 or repeats < 1:
-        raise InvalidOptionError(
-            f"{len(t)} noise levels and {repeats} repeats are too few; give at least 2 levels and 1 repeat"
-        )
+        few = f"{len(t)} noise levels and {repeats} repeats are too few"
+        raise InvalidOptionError(f"{few}; give at least 2 levels and 1 repeat")
     noise = NoiseSource(seed, range(len(x_0)), x_0.device)
     squared, by_error = torch.zeros(len(t), *x_0.shape[-2:]), torch.zeros(len(t))
     for _ in range(repeats):

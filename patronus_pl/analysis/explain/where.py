@@ -128,8 +128,7 @@ def point_at_parts(
 ) -> tuple[list[PointingGame], list[PointingGame]]:
     """Test whether the patch that reads an attribute lies on the part that shows it: two pointing games an attribute.
 
-    In the first game a patch hits if its centre lies on the part, in the second if its box holds any of it: a patch
-    that tells a smile from the lower lip may have its centre on the chin.
+    A patch that tells a smile from the lower lip may have its centre on the chin.
 
     An image counts if the part is visible in it and it has the attribute or, for a prototype that signals absence,
     if it lacks the attribute.

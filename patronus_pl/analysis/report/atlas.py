@@ -11,7 +11,7 @@ from torch import Tensor
 
 from patronus_pl.analysis.explain.recovery import FEWEST, timesteps_at
 from patronus_pl.analysis.explain.where import locate, pixel_map
-from patronus_pl.analysis.pages import figures
+from patronus_pl.analysis.pages import charts, figures
 from patronus_pl.analysis.pages.figures import Pixels
 from patronus_pl.analysis.pages.page import Picture, embed, line_path, shrink, steps_path, template
 from patronus_pl.analysis.report.findings import Findings
@@ -302,14 +302,14 @@ def draw_files(findings: Findings, subject: Subject, shown: Sequence[int]) -> It
     noises = ["inverted noise", *(f"random noise {k + 1}" for k in range(len(made.random)))]
     grid = torch.stack([real, made.inverted[:n], *made.random[:, :n]])
     yield "reconstructions.png", figures.image_grid(grid, ["original", *noises])
-    yield "census.png", figures.census_picture(findings.census)
+    yield "census.png", charts.census_picture(findings.census)
     leakage = findings.faithfulness.leakage
-    yield "leakage.png", figures.matrix(leakage, "Leakage", "prototype moved", "prototype that follows", high=1.0)
+    yield "leakage.png", charts.matrix(leakage, "Leakage", "prototype moved", "prototype that follows", high=1.0)
     t = findings.emergence.t
     span = float(t[0]), float(t[-1]), float(len(leakage)), 0.0
-    yield "emergence.png", figures.matrix(findings.emergence.map, "Emergence", "prototype", "timestep", span, 1.0)
+    yield "emergence.png", charts.matrix(findings.emergence.map, "Emergence", "prototype", "timestep", span, 1.0)
     if findings.recovery is not None:
-        yield "recovery.png", figures.recovery_map(findings.recovery, earliest_first(findings, shown))
+        yield "recovery.png", charts.recovery_map(findings.recovery, earliest_first(findings, shown))
     levels = [f"{share:.0%}" for share in torch.linspace(0, 1, shape[2]).tolist()]
     turned = findings.what
     for j in shown:

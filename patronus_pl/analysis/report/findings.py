@@ -42,8 +42,8 @@ BEST = 3
 """Of the candidate images, how many are kept for each prototype."""
 IN_FULL = 0.95
 """Slope from which on an edit needs no guidance."""
-CALIBRATED = 2
-"""Images on which guidance weights are found."""
+CALIBRATED, LARGEST = 4, 4.0
+"""Images on which guidance weights are found, and the largest weight that is tried."""
 USED = 128
 """Images on which the use of s is measured, and of which the timed ones are chosen."""
 NULL_IMAGES, NULL_PROTOTYPES = 4, 4
@@ -57,8 +57,9 @@ class Effort:
     Attributes:
         edited: images in which every prototype is moved through its range; they are shown too.
         levels: values from the low to the high end of a prototype's range, at least 2.
-        guided: images in which edits are shown under guidance, with the weight at which each arrives in full; 0 shows
-            them as they are. Weights are found on the last few of the inverted images.
+        guided: images in which edits are shown under guidance, with the weight at which each arrives in full; 0, the
+            default, shows them as they are. Guidance makes a report take about twice as long, and what arrives in full
+            also moves other prototypes more. Weights are found on the last of the inverted images.
         candidates: images in which each prototype is turned up; those that show it best are kept.
         recovered: images on which is measured when a noisy image alone tells each prototype; at least 8. It needs a
             model that was trained with masks.
@@ -71,10 +72,10 @@ class Effort:
 
     edited: int = 6
     levels: int = 5
-    guided: int = 4
+    guided: int = 0
     candidates: int = 20
-    recovered: int = 128
-    noise_levels: int = 20
+    recovered: int = 96
+    noise_levels: int = 16
     timed: int = 4
     instants: int = 10
     measured: int = 24
@@ -280,7 +281,7 @@ def _edits(
     weights = torch.ones(model.prototypes.count)
     short = torch.nonzero((moved.slope >= UNUSED) & (moved.slope < IN_FULL))[:, 0].tolist()
     if short and effort.guided:
-        weights = calibrate(model, inverted.take(list(range(len(inverted.s)))[-CALIBRATED:]), short, sampling)
+        weights = calibrate(model, inverted.take(list(range(len(inverted.s)))[-CALIBRATED:]), short, sampling, LARGEST)
     which = torch.nonzero(weights > 1)[:, 0].tolist()
     guided = None
     if which:

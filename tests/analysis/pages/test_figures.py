@@ -3,11 +3,9 @@
 import io
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
-from patronus_pl.analysis.explain.census import census
 from patronus_pl.analysis.pages import figures
 
 ACCENT = (0xC2, 0x57, 0x1A)
@@ -130,55 +128,3 @@ def test_image_grid_grows_with_its_labels():
     plain, labelled = read(figures.image_grid(images)), read(figures.image_grid(images, ["a long label"]))
     assert labelled.shape[0] == plain.shape[0]
     assert labelled.shape[1] > plain.shape[1]
-
-
-def test_matrix_colours_by_sign_and_greys_out_what_is_unknown():
-    values = torch.tensor([[1.0, -1.0], [0.0, torch.nan]])
-    shown = read(figures.matrix(values, "title", "row", "column"))
-    grey = (0xDD, 0xDD, 0xDD)
-    cells = count(shown, grey)
-    assert cells > 1000
-    for colour in (ACCENT, SECOND):
-        assert count(shown, colour) == pytest.approx(cells, rel=0.1)
-
-
-def test_matrix_of_nothing_known_is_drawn():
-    assert count(read(figures.matrix(torch.full((2, 2), torch.nan))), (0xDD, 0xDD, 0xDD)) > 1000
-
-
-def test_curves_are_drawn_with_bands_and_repeat_to_the_byte():
-    x = torch.arange(5.0)
-    bands = [(x - 1, x + 1), (-x - 1, -x + 1)]
-    drawn = figures.curves(x, [x, -x], ["up", "down"], bands, "title", "t", "s")
-    assert drawn == figures.curves(x, [x, -x], ["up", "down"], bands, "title", "t", "s")
-    bare = figures.curves(x, [x, -x], ["up", "down"], None, "title", "t", "s")
-    white = (255, 255, 255)
-    assert count(read(drawn), white) < count(read(bare), white)
-
-
-def test_the_census_marks_the_dead_and_the_global():
-    s = torch.randn(200, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1.0, 1e-4])
-    found = census(s, torch.eye(3), torch.tensor([0.1, 0.9, 0.1]))
-    shown = read(figures.census_picture(found))
-    quiet = (0x7A, 0x76, 0x6D)
-    bars = shown[:, : shown.shape[1] // 2]
-    assert count(bars, ACCENT) == pytest.approx(count(bars, SECOND), rel=0.4)
-    assert count(bars, ACCENT) > 1000
-    assert count(bars, quiet) < 1000  # no more than the axes: the dead one has no height
-    assert figures.census_picture(found) == figures.census_picture(found)
-
-
-def test_panels_have_a_point_for_each_number_that_is_known():
-    values = torch.tensor([[[0.0, 1.0], [2.0, 3.0]], [[4.0, 4.0], [torch.nan, 4.0]]])
-    drawn = figures.panels(values, ["one", "two"], ["a", "b"], "title")
-    assert drawn == figures.panels(values, ["one", "two"], ["a", "b"], "title")
-    points = [count(read(figures.panels(values[k : k + 1], ["one"], ["a", "b"])), ACCENT) for k in (0, 1)]
-    nothing = count(read(figures.panels(torch.full((1, 2, 2), torch.nan), ["one"], ["a", "b"])), ACCENT)
-    assert nothing == 0 < points[1] < points[0]
-
-
-def test_panels_start_a_new_row_after_the_fifth():
-    values = torch.rand(6, 3, 1)
-    five, six = (read(figures.panels(values[:n], list("abcdef")[:n], list("xyz"))).shape for n in (5, 6))
-    assert six[0] > 1.5 * five[0]
-    assert six[1] == five[1]
