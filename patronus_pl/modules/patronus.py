@@ -39,8 +39,7 @@ class PatronusModule(DiffusionModule):
         lr: learning rate of AdamW after warm-up.
         warmup_steps: optimiser steps of linear warm-up.
         final_lr: share of `lr` that is left at the end of a cosine decay; 1 keeps it constant.
-        seed: seed of the noise and timesteps, which depend on it and the step alone: a resumed run, or one on another
-            number of devices, draws the same.
+        seed: seed of the noise and timesteps. They depend on it and the step alone, not on devices or interruptions.
 
     Raises:
         InvalidOptionError: parts that do not fit each other, or an option outside its range.
@@ -74,11 +73,6 @@ class PatronusModule(DiffusionModule):
         self._previous: Activations | None = None  # activations of the last image of the batch before, in an evaluation
 
     @property
-    def receptive_field(self) -> int:
-        """Width of a patch in pixels."""
-        return self.encoder.receptive_field.size
-
-    @property
     def activation_low(self) -> Float[Tensor, " m"]:
         """Low end of each prototype's range over the training set."""
         return self.prototypes.low
@@ -92,13 +86,11 @@ class PatronusModule(DiffusionModule):
         """Return the features of every patch, without autocast: bfloat16 would move the arg-max among near-ties."""
         self.encoder.require(x)
         with torch.autocast(x.device.type, enabled=False):
-            features: Tensor = self.encoder(x.to(self.dtype))
-            return features
+            return cast(Tensor, self.encoder(x.to(self.dtype)))
 
     def encode(self, x: Image) -> Activations:
         """Return the prototype activations `s`, shape (b, m)."""
-        s: Tensor = self.prototypes(self.features(x))
-        return s
+        return cast(Tensor, self.prototypes(self.features(x)))
 
     def similarity_map(self, x: Image) -> SimilarityMap:
         """Return the similarity of patches to prototypes, (b, m, rows, cols). Hard pooling takes its maximum."""
@@ -138,12 +130,7 @@ class PatronusModule(DiffusionModule):
     def denoiser_under(self, condition: Activations, keep: Bool[Tensor, "b m"] | None = None) -> Denoiser:
         """Return D(x_t, t) → x̂_0 under a condition, which `PrototypeLayer.standardised` makes of activations."""
         embedded = self.denoiser.embed_condition(condition, keep)
-
-        def network(x_t: Image, t: Timesteps) -> Image:
-            output: Tensor = self.denoiser(x_t.to(self.dtype), t, embedded)
-            return output
-
-        return self.prediction.denoiser(network, self.schedule)
+        return self.prediction.denoiser(lambda x_t, t: self.denoiser(x_t.to(self.dtype), t, embedded), self.schedule)
 
     def denoise(self, x_t: Image, t: Timesteps, s: Activations) -> Image:
         """Return the predicted noise in x_t; t is int64 in 0..T-1."""

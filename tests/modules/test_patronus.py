@@ -30,7 +30,7 @@ def test_hard_activations_are_the_maximum_of_the_map(make_model: ModelFactory) -
 
 
 def test_patch_box_is_inside_the_image(tiny_model: PatronusModule) -> None:
-    assert tiny_model.receptive_field == 7
+    assert tiny_model.encoder.receptive_field.size == 7
     assert tiny_model.patch_box(0, 1) == (0, 1, 6, 8)
     assert tiny_model.patch_box(5, 5) == (9, 9, 16, 16)
 

@@ -277,7 +277,7 @@ def render(
             for j in shown
         },
         image_shape=subject.images.shape[1:],
-        receptive_field=model.receptive_field,
+        receptive_field=model.encoder.receptive_field.size,
         random=len(findings.reconstruction.random),
         first_step=float(findings.emergence.t[0]),
         timed=timed,
