@@ -13,7 +13,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from patronus_pl.analysis.attributes.reading import best_attribute
 from patronus_pl.analysis.editing.changes import Change, chosen
 from patronus_pl.analysis.editing.decoding import encode
-from patronus_pl.analysis.editing.inverting import PSNR_FLOOR
+from patronus_pl.analysis.editing.guidance import calibrate
+from patronus_pl.analysis.editing.inverting import PSNR_FLOOR, invert
 from patronus_pl.analysis.pages.series import (
     Series,
     Variant,
@@ -24,13 +25,16 @@ from patronus_pl.analysis.pages.series import (
 )
 from patronus_pl.analysis.ranges import set_ranges, unmeasured
 from patronus_pl.data.base import SPLITS, ImageDataModule
-from patronus_pl.diffusion.sampling import Sampler, Sampling
+from patronus_pl.diffusion import Sampler, Sampling
+from patronus_pl.diffusion.guidance import LARGEST
 from patronus_pl.errors import InvalidOptionError
 from patronus_pl.modules import PatronusModule
 from patronus_pl.pixels import as_floats
 from patronus_pl.runs import writable_folder
 from patronus_pl.types import Activations, Attributes
 
+CALIBRATED_ON = 8
+"""Images on which the guidance weights that are `auto` are found."""
 LONGEST = 80
 """Characters of an edit's name; file systems allow some 250 for that of a file."""
 
@@ -45,31 +49,35 @@ class Edit:
             `absolute`: the activation itself; `quantile`: of its activations on the validation split; `factor`: times
             what the image has; `remove`: the low end of its range, without a value.
         value: where to; a list makes one picture for each.
+        guidance: weight by which this edit is exaggerated, or `auto`; null takes that of `Edits`.
     """
 
     prototype: int | str
     to: Literal["range", "absolute", "quantile", "factor", "remove"] = "range"
     value: float | list[float] | None = None
+    guidance: float | Literal["auto"] | None = None
 
     def check(self) -> None:
-        """Raise InvalidOptionError if there is no value, one for `remove`, or a quantile outside [0, 1]."""
+        """Raise InvalidOptionError for a missing or needless value, or a quantile or guidance outside its range."""
         if (self.value is None) != (self.to == "remove") or not self.values:
             wanted = "takes no value" if self.to == "remove" else "takes one or more numbers"
             raise InvalidOptionError(f"edit of prototype {self.prototype!r}: value is {self.value}; {self.to} {wanted}")
         if self.to == "quantile" and not all(0 <= value <= 1 for value in self.values):
             raise InvalidOptionError(f"edit of prototype {self.prototype!r}: quantile {self.value} must lie in [0, 1]")
+        check_guidance(self.guidance, f"edit of prototype {self.prototype!r}")
 
     @property
     def values(self) -> list[float]:
         """One a picture."""
         return self.value if isinstance(self.value, list) else [self.value or 0.0]
 
-    def changes(self, prototype: int) -> list[Variant]:
-        """One a picture."""
+    def changes(self, prototype: int, guidance: float) -> list[Variant]:
+        """One a picture; its name says the edit's own guidance, if it has one."""
+        weight = "" if self.guidance is None else f" w={self.guidance}"
         return [
             Variant(
-                f"p{prototype}.{self.to}" + ("" if self.value is None else f"={value:g}"),
-                (Change(prototype, self.to, value),),
+                f"p{prototype}.{self.to}" + ("" if self.value is None else f"={value:g}") + weight,
+                (Change(prototype, self.to, value, guidance),),
             )
             for value in self.values
         ]
@@ -106,14 +114,18 @@ class Edits(pl.Callback):
     """Edit every image that `patronus predict` reads: a PNG file each, a grid of the first ones, and `edits.csv`.
 
     Images are inverted under their own activations and decoded from the same noise under the new ones. The table has a
-    line for each image, edit and prototype: s of the `original`, s of the `unedited` picture (decoded under its own
-    activations), the `requested` s, the `realised` s (of the picture in the file, encoded again) and `change`, which is
-    realised - unedited, for the prototypes that are `edited` and for all others. Images that come back from their own
-    noise with less than 25 dB are `flagged`: their edits start from another picture. A model whose ranges were never
-    measured, as an imported one, is given those of the reference images.
+    line for each image, edit and prototype: the weight of its `guidance`, s of the `original`, s of the `unedited`
+    picture (decoded under its own activations), the `requested` s, the `realised` s (of the picture in the file,
+    encoded again) and `change`, which is realised - unedited, for the prototypes that are `edited` and for all others.
+    Images that come back from their own noise with less than 25 dB are `flagged`: their edits start from another
+    picture. A model whose ranges were never measured, as an imported one, is given those of the reference images.
 
     Args:
         edits: which prototypes, and where to.
+        guidance: weight w by which edits are exaggerated, D(s) + w (D(s') - D(s)): above 1 more of what was asked for
+            arrives, and other things may move too. 1 is no guidance; other weights take twice as long. `auto` finds for
+            each prototype the weight, from 1 to 8, at which its edits of a few validation images arrive in full. Edits
+            in one picture share the mean of their weights, weighted by how far each moves its prototype.
         together: all edits in one picture, each value of one with each value of the others; False: one edit a picture.
         interpolations: pairs of images.
         images: how many to edit, the first ones; None for all.
@@ -142,10 +154,11 @@ class Edits(pl.Callback):
         reference: int = 2048,
         rows: int = 16,
         out: str | None = None,
+        guidance: float | Literal["auto"] = 1.0,
     ) -> None:
         self.edits, self.together, self.interpolations = edits or [], together, interpolations or []
         self.images, self.steps, self.sampler, self.batch_size = images, steps, sampler, batch_size
-        self.reference, self.rows, self.out = reference, rows, out
+        self.reference, self.rows, self.out, self.guidance = reference, rows, out, guidance
 
     # ------------------------------------------------------------------------------------------------- what is asked
 
@@ -157,6 +170,7 @@ class Edits(pl.Callback):
             number = getattr(self, name)
             if number is not None and number < 1:
                 raise InvalidOptionError(f"Edits.{name} is {number}; it must be at least 1")
+        check_guidance(self.guidance, "Edits")
         for edit in self.edits:
             edit.check()
         for pair in self.interpolations:
@@ -172,7 +186,8 @@ class Edits(pl.Callback):
                 f"{type(data).__name__}; choose others or leave the callback out"
             )
         self._s, attributes = self._looked_up(pl_module, data)
-        self._variants = self._all_variants(pl_module, attributes, data.attribute_names)
+        prototypes = self._prototypes(pl_module, attributes, data.attribute_names)
+        self._variants = self._all_variants(prototypes, self._weights(pl_module, data, prototypes))
         self._ends = [(find_image(data, pair.start), find_image(data, pair.end)) for pair in self.interpolations]
         self._folder = writable_folder(Path(self.out or Path(run or ".", "edits")), "Edits.out")
         self._drawn: list[Placed] = []
@@ -192,14 +207,29 @@ class Edits(pl.Callback):
             set_ranges(model, s)
         return s, torch.cat([chunk["attributes"] for chunk in chunks])
 
-    def _all_variants(
-        self, model: PatronusModule, attributes: Attributes | None, names: Sequence[str]
-    ) -> list[Variant]:
-        prototypes = [
+    def _prototypes(self, model: PatronusModule, attributes: Attributes | None, names: Sequence[str]) -> list[int]:
+        """The prototype of each edit."""
+        found = [
             edit.prototype if isinstance(edit.prototype, int) else self._reader(edit.prototype, attributes, names)
             for edit in self.edits
         ]
-        each = [edit.changes(j) for j, edit in zip(chosen(model, prototypes), self.edits, strict=True)]
+        return chosen(model, found)
+
+    def _weights(self, model: PatronusModule, data: ImageDataModule, prototypes: Sequence[int]) -> list[float]:
+        """The guidance weight of each edit; those that are `auto` are found on the first validation images."""
+        wanted = [self.guidance if edit.guidance is None else edit.guidance for edit in self.edits]
+        automatic = sorted({j for j, weight in zip(prototypes, wanted, strict=True) if weight == "auto"})
+        found = torch.ones(model.prototypes.count)
+        if automatic:
+            table, sampling = data.table("val"), self._sampling()
+            images = as_floats(table.__getitems__(range(min(CALIBRATED_ON, len(table))))["image"])
+            found = calibrate(model, invert(model, images, sampling), automatic, sampling)
+            rank_zero_info("guidance: " + ", ".join(f"prototype {j} {float(found[j]):.2f}" for j in automatic))
+        pairs = zip(prototypes, wanted, strict=True)
+        return [round(float(found[j]), 2) if isinstance(weight, str) else weight for j, weight in pairs]
+
+    def _all_variants(self, prototypes: Sequence[int], weights: Sequence[float]) -> list[Variant]:
+        each = [edit.changes(j, w) for edit, j, w in zip(self.edits, prototypes, weights, strict=True)]
         if not self.together:
             return [variant for variants in each for variant in variants]
         return [united(variants, k) for k, variants in enumerate(product(*each))] if each else []
@@ -271,6 +301,14 @@ class Edits(pl.Callback):
         rank_zero_info(
             f"{sum(len(series.names) for series in everything)} pictures -> {self._folder} "
             f"({poor} of {len(everything)} images come back from their own noise with less than {PSNR_FLOOR:g} dB)"
+        )
+
+
+def check_guidance(weight: float | str | None, of: str) -> None:
+    """Raise InvalidOptionError if a weight is no number or a huge one."""
+    if isinstance(weight, (int, float)) and not abs(weight) <= LARGEST:
+        raise InvalidOptionError(
+            f"{of}: guidance is {weight}; give a number between -{LARGEST:g} and {LARGEST:g}, or auto"
         )
 
 

@@ -132,6 +132,47 @@ def test_each_way_of_setting_a_prototype(tmp_path: Path) -> None:
         np.testing.assert_allclose(column(lines, "realised", edit), requested, atol=GREY_LEVEL, err_msg=edit)
 
 
+WEAK = torch.diag(torch.tensor([0.5, 0.25, 1.0, 0.1]))
+"""Of each edit, this share arrives."""
+
+
+def test_guided_edits(tmp_path: Path) -> None:
+    edits = [Edit(0, "absolute", 0.25), Edit(0, "absolute", 0.25, guidance=3.0), Edit(1, "remove")]
+    lines = predict(tmp_path, Edits(edits, together=False, guidance=2.0), painter(WEAK))
+    s = originals(Squares())
+    for edit, j, value, share, w in (
+        ("p0.absolute=0.25", 0, 0.25, 0.5, 2),
+        ("p0.absolute=0.25 w=3.0", 0, 0.25, 0.5, 3),
+        ("p1.remove", 1, LOW[1], 0.25, 2),
+    ):
+        expected = np.clip(share * (s[:, j] + w * (value - s[:, j])), -1, 1)
+        np.testing.assert_allclose(column(lines, "realised", edit)[:, j], expected, atol=GREY_LEVEL, err_msg=edit)
+        np.testing.assert_allclose(column(lines, "requested", edit)[:, j], value, atol=1e-5)
+        assert (column(lines, "guidance", edit) == w).all()
+    assert (column(lines, "guidance", "unedited") == 1).all()
+
+
+def test_automatic_guidance_lets_edits_arrive_in_full(tmp_path: Path) -> None:
+    """Half of an edit arrives, so that it takes a weight of 2; a weight of its own is left alone."""
+    data = Squares(40, batch_size=20)
+    edits = [Edit(0, value=[0.0, 1.0]), Edit(1, value=1.0, guidance=3.0), Edit(2, value=1.0)]
+    lines = predict(tmp_path, Edits(edits, together=False, guidance="auto", images=4), painter(WEAK), data)
+    names = ["unedited", "p0.range=0", "p0.range=1", "p1.range=1 w=3.0", "p2.range=1"]
+    assert list(dict.fromkeys(line["edit"] for line in lines)) == names
+    assert [column(lines, "guidance", name)[0, 0] for name in names] == [1, 2, 2, 3, 1]
+    low, high = (column(lines, "realised", name)[:, 0] for name in names[1:3])
+    np.testing.assert_allclose(high - low, 1.0, atol=2 * GREY_LEVEL)
+
+
+def test_edits_in_one_picture_share_a_weight(tmp_path: Path) -> None:
+    edits = [Edit(0, "absolute", 0.0, guidance=2.0), Edit(2, "absolute", 0.0, guidance=4.0)]
+    lines = predict(tmp_path, Edits(edits), painter(WEAK))
+    s = np.abs(originals(Squares()))
+    expected = (2 * s[:, 0] + 4 * s[:, 2]) / (s[:, 0] + s[:, 2])
+    found = column(lines, "guidance", "p0.absolute=0 w=2.0,p2.absolute=0 w=4.0")
+    np.testing.assert_allclose(found, np.repeat(expected[:, None], 4, 1), rtol=1e-4)
+
+
 def test_several_at_once_are_combined_each_with_each(tmp_path: Path) -> None:
     edits = [Edit(0, "absolute", [-0.25, 0.25]), Edit(3, "absolute", [-0.5, 0.0, 0.5]), Edit(1, "remove")]
     lines = predict(tmp_path, Edits(edits))
@@ -226,6 +267,8 @@ def test_another_folder_and_the_folder_of_the_run(tmp_path: Path) -> None:
         ({"interpolations": [Interpolation("me", 0)]}, "no image 'me'; .* or an id like 'test/0'"),
         ({"edits": [Edit(1, "remove")], "images": 0}, "Edits.images is 0; it must be at least 1"),
         ({"edits": [Edit(1, "remove")], "steps": 0}, "Edits.steps is 0"),
+        ({"edits": [Edit(1, "remove")], "guidance": float("nan")}, "Edits: guidance is nan; .* -100 and 100, or auto"),
+        ({"edits": [Edit(1, "remove", guidance=1e9)]}, "edit of prototype 1: guidance is 1000000000.0; give a number"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_written(

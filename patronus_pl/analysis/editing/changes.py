@@ -24,11 +24,13 @@ class Change:
             activations in a reference set; `factor`: the image's activation is multiplied by it; `remove`: there is no
             value, the activation becomes the low end of the range.
         value: the number; `remove` ignores it.
+        guidance: weight by which the edit is exaggerated; 1 does not.
     """
 
     prototype: int
     to: Literal["absolute", "range", "quantile", "factor", "remove"]
     value: float = 0.0
+    guidance: float = 1.0
 
 
 def set_activations(

@@ -13,16 +13,16 @@ from torch import Tensor
 
 from patronus_pl.analysis.editing.changes import Change, set_activations
 from patronus_pl.analysis.editing.decoding import decode, encode, interpolate
-from patronus_pl.analysis.editing.inverting import PSNR_FLOOR, invert
+from patronus_pl.analysis.editing.inverting import PSNR_FLOOR, Inverted, invert
 from patronus_pl.analysis.pages.figures import image_grid
-from patronus_pl.diffusion.sampling import Sampling
+from patronus_pl.diffusion import Sampling, weights_of_rows
 from patronus_pl.metrics import psnr
 from patronus_pl.modules import PatronusModule
 from patronus_pl.pixels import as_bytes, as_floats
 from patronus_pl.types import Activations, Image, ImageBytes
 
 COLUMNS = (
-    *("file", "id", "edit", "prototype", "edited"),
+    *("file", "id", "edit", "prototype", "edited", "guidance"),
     *("original", "unedited", "requested", "realised", "change", "round_trip_psnr", "flagged"),
 )
 
@@ -45,6 +45,8 @@ class Series(NamedTuple):
     """v names; the first picture is the one that the others are compared with."""
     edited: Bool[Tensor, "v m"]
     """Which prototypes the edit sets."""
+    guidance: Float[Tensor, " v"]
+    """Weight by which the edit is exaggerated; 1: not at all."""
     original: Float[Tensor, " m"]
     """Activations of the image itself."""
     requested: Float[Tensor, "v m"]
@@ -75,11 +77,12 @@ class Series(NamedTuple):
         """Yield a line of the table for each picture and prototype, with the columns `COLUMNS`."""
         original, unedited = self.original.tolist(), self.realised[0].tolist()
         for v, (file, name) in enumerate(zip(self.files, self.names, strict=True)):
+            weight = f"{float(self.guidance[v]):.6g}"
             columns = (tensor[v].tolist() for tensor in (self.edited, self.requested, self.realised))
             for j, (edited, requested, realised) in enumerate(zip(*columns, strict=True)):
                 change = realised - unedited[j]
                 numbers = original[j], unedited[j], requested, realised, change, self.round_trip_psnr
-                yield file, self.image, name, j, int(edited), *(f"{x:.6g}" for x in numbers), int(self.flagged)
+                yield file, self.image, name, j, int(edited), weight, *(f"{x:.6g}" for x in numbers), int(self.flagged)
 
 
 def safe(name: str) -> str:
@@ -109,19 +112,39 @@ def edited_series(
     v, low, high = len(variants), model.activation_low.cpu(), model.activation_high.cpu()
     inverted = invert(model, images, sampling)
     s = torch.stack([set_activations(inverted.s, changes, low, high, reference) for _, changes in variants])
-    edited = torch.zeros(v, s.shape[-1], dtype=torch.bool)
-    for row, (_, changes) in zip(edited, variants, strict=True):
-        row[[change.prototype for change in changes]] = True
-    drawn = decode(model, inverted.x_T.repeat(v, 1, 1, 1), s.flatten(0, 1), sampling)
+    edited, weights = torch.zeros(v, s.shape[-1], dtype=torch.bool), torch.ones(v, s.shape[-1])
+    for k, (_, changes) in enumerate(variants):
+        for change in changes:
+            edited[k, change.prototype], weights[k, change.prototype] = True, change.guidance
+    drawn = torch.cat([_guided(model, inverted, *of, sampling) for of in zip(s, weights, strict=True)])
+    guidance = torch.stack([weights_of_rows(w, told, inverted.s) for w, told in zip(weights, s, strict=True)])
     stored, realised = _read_back(model, drawn, sampling.batch_size)
     pictures = torch.cat([as_bytes(inverted.images), stored]).reshape(v + 1, *images.shape)
     realised = realised.reshape(s.shape)
     quality = psnr(as_floats(pictures[1]), inverted.images).tolist()
     names = [name for name, _ in variants]
     return [
-        Series("edits", ids[k], names, edited, inverted.s[k], s[:, k], realised[:, k], quality[k], pictures[:, k])
+        Series(
+            kind="edits",
+            image=ids[k],
+            names=names,
+            edited=edited,
+            guidance=guidance[:, k],
+            original=inverted.s[k],
+            requested=s[:, k],
+            realised=realised[:, k],
+            round_trip_psnr=quality[k],
+            pictures=pictures[:, k],
+        )
         for k in range(len(images))
     ]
+
+
+def _guided(
+    model: PatronusModule, inverted: Inverted, s: Activations, weights: Float[Tensor, " m"], sampling: Sampling
+) -> Image:
+    """Decode images from their own noise under the activations `s`; without guidance where all weights are 1."""
+    return decode(model, inverted.x_T, s, sampling, weights if (weights != 1).any() else None, inverted.s)
 
 
 def interpolated_series(
@@ -146,6 +169,7 @@ def interpolated_series(
         image=f"{ids[0]}_to_{ids[1]}",
         names=[f"{number:.3f}" for number in share.tolist()],
         edited=torch.ones_like(realised, dtype=torch.bool),
+        guidance=torch.ones(count),
         original=start,
         requested=torch.lerp(start, end, share[:, None]),
         realised=realised,

@@ -45,7 +45,9 @@ def test_a_series_is_what_inversion_and_decoding_make() -> None:
 def test_files_hold_every_pixel(tmp_path: Path, channels: int) -> None:
     pixels = torch.randint(256, (3, channels, 4, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     numbers = torch.zeros(2, 1)
-    one = Series("edits", "x/y", ["unedited", "p0"], numbers > 0, numbers[0], numbers, numbers, 30.0, pixels)
+    one = Series(
+        "edits", "x/y", ["unedited", "p0"], numbers > 0, numbers[:, 0], numbers[0], numbers, numbers, 30.0, pixels
+    )
     one.save(tmp_path)
     for name, picture in zip(["x%2Fy_unedited.png", "x%2Fy_p0.png"], pixels[1:], strict=True):
         shown = np.asarray(Image.open(tmp_path / name)).reshape(4, 6, channels)
