@@ -23,7 +23,7 @@ from torch import Tensor
 from patronus_pl.analysis.editing.inverting import Inverted, invert
 from patronus_pl.analysis.editing.jobs import Job, jobs
 from patronus_pl.analysis.explain.recovery import recovery
-from patronus_pl.commands.files import opened
+from patronus_pl.commands.opening import opened
 from patronus_pl.diffusion import Denoiser, Sampling, last, sample_steps
 from patronus_pl.modules import PatronusModule
 from patronus_pl.pixels import as_floats
