@@ -152,9 +152,8 @@ def test_metric_equals_the_function_at_any_batch_size_and_under_autocast():
 def test_metric_is_exact_over_ranks_of_uneven_size():
     real, generated = images(41), images(29, seed=1) * 0.8
     ranks = [metric_of(real[:10], generated[:25]), metric_of(real[10:], generated[25:])]
-    for name in ("real_n", "real_sum", "real_outer", "generated_n", "generated_sum", "generated_outer"):
-        assert ranks[0]._reductions[name] is not None
-    gathered = {id(getattr(ranks[0], name)): [getattr(rank, name) for rank in ranks] for name in ranks[0]._defaults}
+    names = ("real_n", "real_sum", "real_outer", "generated_n", "generated_sum", "generated_outer")
+    gathered = {id(getattr(ranks[0], name)): [getattr(rank, name) for rank in ranks] for name in names}
     ranks[0].distributed_available_fn = lambda: True
     ranks[0].dist_sync_fn = lambda state, group=None: gathered[id(state)]
     assert float(ranks[0].compute()) == pytest.approx(float(metric_of(real, generated).compute()), rel=1e-6)
