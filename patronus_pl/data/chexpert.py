@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from patronus_pl.data.chexpert_plus import plus_files, plus_table, read_plus
 from patronus_pl.data.files import ImageFiles, Listing, by_split
 from patronus_pl.data.roots import require_file
 from patronus_pl.data.table import UNKNOWN, Table
@@ -42,8 +43,9 @@ class CheXpert(ImageFiles):
 
     `valid.csv`, which radiologists labelled, is the test split; patients drawn from `train.csv` validate. A finding
     that the report does not mention (blank) counts as absent; one that it calls uncertain (-1) is read by `uncertain`.
-    The small version, the full-size one in one folder or in its batches, and paths from any root are read. Further
-    arguments are those of `ImageFiles`; `seed` decides which patients validate.
+    The small version, the full-size one in one folder or in its batches, CheXpert Plus with its PNG files and the
+    labels of its impressions, and paths from any root are read. Further arguments are those of `ImageFiles`; `seed`
+    decides which patients validate.
 
     Args:
         root: folder with `train.csv`, `valid.csv`, `train/` and `valid/`, such as `CheXpert-v1.0-small`.
@@ -87,7 +89,7 @@ class CheXpert(ImageFiles):
         extra = None
         if self.extra_attributes_file is not None:
             extra = read_table(root / Path(self.extra_attributes_file).expanduser())
-        train, test = (self._list(root, name, extra) for name in ("train.csv", "valid.csv"))
+        train, test = (self._list(root, table, extra) for table in self._tables(root))
         splits = self.draw_splits([_patient(root, path) for path in train.ids], self.val_fraction, 0.0)
         return {**by_split(train, splits), "test": test}
 
@@ -96,10 +98,18 @@ class CheXpert(ImageFiles):
         keys = ("uncertain", "frontal_only", "age_threshold", "val_fraction", "split_by")
         return {**super().describe(), **{key: getattr(self, key) for key in keys}}
 
-    def _list(self, root: Path, name: str, extra: Table | None) -> Listing:
-        found = [root / name, *sorted(root.glob(f"{BATCHES}/{name}"))]
-        path = next((place for place in found if place.is_file()), found[0])
-        table = read_table(require_file(path, "CheXpert", self.remedy))
+    def _tables(self, root: Path) -> list[Table]:
+        """Return the tables of training and test images, in CheXpert's columns."""
+        if (plus := plus_table(root)) is not None and not (root / "train.csv").exists():
+            return list(read_plus(plus, FINDINGS, self.remedy).values())
+        tables = []
+        for name in ("train.csv", "valid.csv"):
+            found = [root / name, *sorted(root.glob(f"{BATCHES}/{name}"))]
+            path = next((place for place in found if place.is_file()), found[0])
+            tables.append(read_table(require_file(path, "CheXpert", self.remedy)))
+        return tables
+
+    def _list(self, root: Path, table: Table, extra: Table | None) -> Listing:
         paths = _paths(table)
         known = {finding: self._finding(table, finding) for finding in FINDINGS}
         known["Male"] = _sex(table)
@@ -108,7 +118,8 @@ class CheXpert(ImageFiles):
             known |= _extra(extra, paths)
         self.attribute_names = tuple(known)
         self.attribute_kind = tuple("global" if n in GLOBAL or n.startswith("Age_") else "local" for n in known)
-        listing = Listing(_files(root, paths), np.stack(list(known.values()), axis=1), paths)
+        files = plus_files(root, paths) if table.path == plus_table(root) else _files(root, paths)
+        listing = Listing(files, np.stack(list(known.values()), axis=1), paths)
         if not self.frontal_only:
             return listing
         views = np.array(table.column("Frontal/Lateral"), dtype=str)

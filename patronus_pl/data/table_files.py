@@ -135,8 +135,10 @@ def _read_parquet(path: Path) -> Table:
 
 def _read_json(path: Path) -> Table:
     text = _text(path)
+    first, _, more = text.strip().partition("\n")
+    a_record_per_line = bool(more) and first.startswith("{") and first.rstrip().endswith("}")
     try:
-        if path.suffix.lower() == ".jsonl":
+        if path.suffix.lower() == ".jsonl" or a_record_per_line:
             records = [json.loads(line, object_pairs_hook=_record) for line in text.splitlines() if line.strip()]
         else:
             records = json.loads(text, object_pairs_hook=_record)
