@@ -13,8 +13,10 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import distributed
 
 from patronus_pl.data.stored import keep_split_rule
 from patronus_pl.errors import OutputError
@@ -142,15 +144,19 @@ class Checkpoint(ModelCheckpoint):
         self._end_together(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """End the run without waiting for the rest of the validation, if a signal came."""
-        if not trainer.sanity_checking:
+        """End the run without waiting for the rest of the validation, if a signal came.
+
+        Several processes do wait for it: they may have different numbers of batches, and so cannot agree on one.
+        """
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and trainer.world_size == 1:
             self._end_together(trainer)
 
     def _end_together(self, trainer: pl.Trainer) -> None:
         # A signal may reach one process alone, and at different steps: all of them end after the same one.
         if trainer.world_size > 1:
             number = torch.tensor(self._signal, device=trainer.strategy.root_device)
-            self._signal = int(trainer.strategy.reduce(number, reduce_op="max"))
+            distributed.all_reduce(number, distributed.ReduceOp.MAX)
+            self._signal = int(number)
         if self._signal:
             # Lightning then raises SIGTERMException where the step is counted and no further batch is fetched.
             trainer._signal_connector.received_sigterm = True
