@@ -23,9 +23,7 @@ class Painter(PatronusModule):
     """Denoises everything into paint(mixing @ s), whatever the noise; reads s_j back as the mean of quarter j."""
 
     mixing: Tensor
-    settle: Tensor
     shown: Tensor
-    painted: Tensor | None = None
 
     def encode(self, x):
         return x.reshape(-1, 2, 4, 2, 4).mean((2, 4)).flatten(1)
@@ -40,22 +38,16 @@ class Painter(PatronusModule):
 
         def denoise(x_t, t):
             step = int(t[0])
-            wanted = (s @ self.mixing.T) * (step < self.shown)
-            kept = self.painted if self.painted is not None and len(self.painted) == len(s) else wanted
-            self.painted = torch.where(step < self.settle, kept, wanted)
-            return paint(self.painted)
+            return paint((s @ self.mixing.T) * (step < self.shown))
 
         return denoise
 
 
-def painter(
-    mixing: Tensor | None = None, settle: Sequence[int] = (0, 0, 0, 0), shown: Sequence[int] = (1000, 1000, 1000, 1000)
-) -> Painter:
+def painter(mixing: Tensor | None = None, shown: Sequence[int] = (1000, 1000, 1000, 1000)) -> Painter:
     """Make one.
 
     Args:
         mixing: row k says how much of each requested s_j arrives in quarter k; None: what is asked is what comes.
-        settle: for t below settle[j], the denoiser keeps what it painted in quarter j before and no longer asks s.
         shown: for t from shown[j] on, quarter j is still grey (0).
     """
     model = Painter(
@@ -66,7 +58,7 @@ def painter(
         NoiseSchedule(),
     )
     model.mixing = torch.eye(4) if mixing is None else mixing
-    model.settle, model.shown = torch.tensor(settle), torch.tensor(shown)
+    model.shown = torch.tensor(shown)
     model.activation_low.copy_(torch.tensor([-0.5, -0.4, -0.8, -0.2]))
     model.activation_high.copy_(torch.tensor([0.5, 0.6, 0.4, 0.8]))
     model.prototypes.std.copy_(torch.tensor([0.25, 0.2, 0.5, 0.4]))

@@ -46,8 +46,8 @@ CALIBRATED, LARGEST = 4, 4.0
 """Images on which guidance weights are found, and the largest weight that is tried."""
 USED = 128
 """Images on which the use of s is measured, and of which the timed ones are chosen."""
-NULL_IMAGES, NULL_PROTOTYPES = 4, 4
-"""Images and prototypes on which the untrained model is measured: it is about the same everywhere."""
+NULL_IMAGES, NULL_PROTOTYPES, NULL_LEVELS = 3, 4, 3
+"""Images, prototypes and values of each on which the untrained model is measured: it is about the same everywhere."""
 
 
 @dataclass(frozen=True)
@@ -322,7 +322,7 @@ def _untrained(model: PatronusModule, subject: Subject, effort: Effort, sampling
     which = sorted({count * k // NULL_PROTOTYPES for k in range(NULL_PROTOTYPES)})
     inverted = invert(fresh, subject.first(min(NULL_IMAGES, effort.edited)), sampling)
     unedited = decode(fresh, inverted.x_T, inverted.s, sampling)
-    return faithfulness(fresh, turn_up(fresh, inverted, unedited, which, sampling), effort.levels, sampling)
+    return faithfulness(fresh, turn_up(fresh, inverted, unedited, which, sampling), NULL_LEVELS, sampling)
 
 
 def _probe(activations: Activations, subject: Subject, seed: int) -> Float[Tensor, " a"]:
