@@ -88,9 +88,9 @@ def test_any_number_of_ranks_trains_the_same_weights(folder: Path, name: str, ke
     start = torch.load(run_of(folder, "single") / "half.ckpt", weights_only=True)[key]
     assert expected.keys() == found.keys()
     for part, value in expected.items():
-        # Lightning puts the weights to resume from into a model that is in float32 still.
-        tolerance = 1e-9 if name == "double" else 1e-6
-        torch.testing.assert_close(found[part], value, atol=tolerance, rtol=0, msg=lambda text, part=part: part + text)
+        # Lightning puts the weights to resume from into a model that is in float32 still: it rounds them by 2^-24.
+        atol, rtol = (1e-9, 0.0) if name == "double" else (1e-6, 2**-22)
+        torch.testing.assert_close(found[part], value, atol=atol, rtol=rtol, msg=lambda text, part=part: part + text)
     for part in ("prototypes.vectors", "encoder.layers.0.weight", "denoiser.first.weight", "prototypes.mean"):
         assert (expected[part] - start[part]).abs().max() > 5e-5, part
 
