@@ -24,7 +24,7 @@ from patronus_pl.pixels import as_floats
 from tests.data import trees
 from tests.runs import CONFIGS, config_args
 
-OVERLAYS = ("paper", "laptop", "edits", "8_gpus", "nodes")
+OVERLAYS = ("paper", "laptop", "edits", "8_gpus", "nodes", "fid")
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from patronus_pl.analysis.editing.jobs import turn_up
 from patronus_pl.analysis.explain.census import census
 from patronus_pl.analysis.explain.patches import top_patches
 from patronus_pl.analysis.explain.reconstruction import reconstruct
-from patronus_pl.analysis.explain.recovery import recovery
+from patronus_pl.analysis.explain.recovery import FEWEST, recovery
 from patronus_pl.analysis.explain.what import what
 from patronus_pl.analysis.explain.when import emergence
 from patronus_pl.analysis.pages.charts import census_picture, matrix, recovery_map
@@ -141,8 +141,8 @@ class Pictures(pl.Callback):
     def _draw(self, trainer: pl.Trainer, model: PatronusModule, data: ImageDataModule, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for kind, draw in self.kinds.items():
-            if kind == "recovery" and model.masks is None:
-                continue
+            if kind == "recovery" and (model.masks is None or len(data.table("val")) < FEWEST):
+                continue  # without masks, or with so few images, it cannot be measured
             png = draw(model, data.table("val"))
             (folder / f"{kind}_{trainer.global_step:07d}.png").write_bytes(png)
             for logger in trainer.loggers:

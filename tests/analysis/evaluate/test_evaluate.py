@@ -192,9 +192,9 @@ def test_preservation_counts_what_a_judge_reads_the_same() -> None:
 
 def test_image_k_is_the_same_in_any_batch_and_on_any_rank() -> None:
     model, s = painter(), torch.rand(5, 4)
-    model.denoiser_for = lambda s: lambda x_t, t: x_t * 0.1 + s.mean()  # type: ignore[method-assign]
+    model.denoiser_for = lambda s, **told: lambda x_t, t: x_t * 0.1 + s.mean()  # type: ignore[method-assign]
     everything = torch.cat(list(decode_from_noise(model, s, range(5), Sampling(2, "dpm++", 7, batch_size=2))))
-    model.denoiser_for = lambda s: lambda x_t, t: x_t * 0.1  # type: ignore[method-assign]
+    model.denoiser_for = lambda s, **told: lambda x_t, t: x_t * 0.1  # type: ignore[method-assign]
     rows = torch.cat(list(decode_from_noise(model, s, range(5), Sampling(2, "ddim", 7))))
     mine = torch.cat(list(decode_from_noise(model, s[1::2], [1, 3], Sampling(2, "ddim", 7, batch_size=1))))
     assert everything.shape == (5, 1, 8, 8)
