@@ -11,13 +11,24 @@ from patronus_pl.errors import CheckpointError
 from patronus_pl.hardware import device_of
 from patronus_pl.modules import PatronusModule
 from patronus_pl.modules.checkpoint import read_checkpoint
+from patronus_pl.modules.parts import check_shape
 from patronus_pl.runs import find_checkpoint
 
 
 def opened(
     ckpt: str, data: ImageDataModule | None, seed: int, device: str
 ) -> tuple[Path, PatronusModule, ImageDataModule]:
-    """The checkpoint, its model on the device, and the images; everything random is seeded."""
+    """Return the checkpoint, its model on the device, and the images; seed everything random.
+
+    Args:
+        ckpt: a checkpoint, or the folder of a run.
+        data: images; None for those that the checkpoint was trained on.
+        seed: seed of everything random.
+        device: auto, cpu or cuda[:i].
+
+    Raises:
+        CheckpointError: as `data_of`, or no checkpoint.
+    """
     seed_everything(seed, verbose=False)
     checkpoint = find_checkpoint(ckpt)
     model = PatronusModule.load_from_checkpoint(str(checkpoint)).to(device_of(device))
@@ -25,10 +36,10 @@ def opened(
 
 
 def data_of(checkpoint: Path, data: ImageDataModule | None) -> ImageDataModule:
-    """`data`, or else what the checkpoint was trained on: its configuration travels with it.
+    """Return `data`, or else the images that the checkpoint was trained on: their configuration travels with it.
 
     Raises:
-        CheckpointError: neither is there.
+        CheckpointError: neither is there, or the model takes images of another shape.
     """
     stored = read_checkpoint(str(checkpoint))
     if data is None:
@@ -36,6 +47,9 @@ def data_of(checkpoint: Path, data: ImageDataModule | None) -> ImageDataModule:
         if configuration is None:
             raise CheckpointError(f"{str(checkpoint)!r} does not say what it was trained on; add --data configs/X.yaml")
         data = instantiate_module(ImageDataModule, configuration)
+    takes = stored.get("hyper_parameters", {}).get("image_shape")
+    if takes is not None:
+        check_shape((takes[0], takes[1], takes[2]), data.image_shape)
     recall_training(data, stored)
     data.prepare_data()
     return data

@@ -19,9 +19,9 @@ LITTLE = Effort(
 FEW = Sampling(2)
 
 
-def tiny_model(count: int, channels: int = 3) -> PatronusModule:
+def tiny_model(count: int, channels: int = 3, size: int = 16) -> PatronusModule:
     """Untrained, for images of 16 × 16 pixels."""
-    return _built(tiny_configuration(channels=channels, count=count))
+    return _built(tiny_configuration(channels=channels, count=count, size=size))
 
 
 def masked_model(count: int) -> PatronusModule:

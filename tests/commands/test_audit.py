@@ -106,7 +106,7 @@ def chest_xrays(root: Path) -> list[str]:
 
 
 def test_chest_xrays_are_audited_for_sex_age_and_devices(tmp_path: Path) -> None:
-    model, names = tiny_model(8, channels=1), list(Radiologist.attribute_names)
+    model, names = tiny_model(8, channels=1, size=15), list(Radiologist.attribute_names)
     save_module(with_ranges(model, unlabelled()), tmp_path / "model.ckpt")
     where = [f"--out={tmp_path}", "--split=train", f"--attributes={json.dumps(names)}"]
     judge = "--judge=tests.commands.test_audit.Radiologist"
