@@ -151,7 +151,9 @@ def _run_command(argv: list[str]) -> None:
 
     name = argv[0].replace("-", "_")
     function = getattr(import_module(f"patronus_pl.commands.{name}"), name)
-    args = _one_list(function, _data_section([_underscored(arg) for arg in argv[1:]]))
+    from patronus_pl.commands.opening import over_stored_data
+
+    args = _one_list(function, over_stored_data(_data_section([_underscored(arg) for arg in argv[1:]])))
     auto_cli(function, args=args, prog=f"patronus {argv[0]}", parser_class=CommandParser)
 
 

@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "callbacks": LOWER | MODULES | ANALYSIS | {"callbacks", "hardware", "ranks", "runs"} | SHARED,
     "commands": LOWER | MODULES | ANALYSIS | {"commands", "hardware", "ranks", "runs"} | SHARED,
     "engine": LOWER | MODULES | {"callbacks", "commands", "engine", "hardware", "rejected", "runs"} | SHARED,
-    "cli": {"engine", "rejected", "__init__"} | SHARED,
+    "cli": {"commands", "engine", "rejected", "__init__"} | SHARED,
     "__main__": {"cli"},
     "__init__": set(),
 }

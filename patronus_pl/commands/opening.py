@@ -1,5 +1,6 @@
 """What every command does first: load the checkpoint, and find the images to use it on."""
 
+import json
 from pathlib import Path
 
 from lightning.pytorch import seed_everything
@@ -53,3 +54,21 @@ def data_of(checkpoint: Path, data: ImageDataModule | None) -> ImageDataModule:
     recall_training(data, stored)
     data.prepare_data()
     return data
+
+
+def over_stored_data(argv: list[str]) -> list[str]:
+    """Let `--data.init_args.root DIR` alone change one key of the data that a checkpoint was trained on.
+
+    Args:
+        argv: arguments of a command, whose first one may be a checkpoint.
+
+    Returns:
+        The same arguments, with the stored data put before such an option.
+    """
+    if "--data" in argv or not argv or argv[0].startswith("-") or not any(arg.startswith("--data.") for arg in argv):
+        return argv
+    stored = stored_configuration(read_checkpoint(find_checkpoint(argv[0])))
+    if stored is None:
+        return argv
+    data = {"class_path": stored.pop("_class_path"), "init_args": stored}
+    return [argv[0], "--data", json.dumps(data), *argv[1:]]
