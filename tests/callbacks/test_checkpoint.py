@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,17 @@ def test_best_is_the_lowest_and_last_the_last(tmp_path: Path) -> None:
     assert steps == {"best.ckpt": 2, "last.ckpt": 3}
 
 
+@pytest.fixture(autouse=True)
+def heeded() -> Iterator[None]:
+    """Heed signals that whoever started the tests may have ignored, as a shell does for what runs in the background."""
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGHUP)]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    for number, handler in before:
+        signal.signal(number, handler)
+
+
 class Send(pl.Callback):
     """Sends a signal to this process while a step, or a batch of the validation after it, is computed."""
 
@@ -197,21 +209,23 @@ def test_slurm_starts_the_job_again_where_it_was(tmp_path: Path, monkeypatch: py
             torch.testing.assert_close(again[key][name], value, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.fixture
+@contextmanager
 def tight_disk() -> Iterator[None]:
-    """Files can grow to 20 kB, as if the disk were full then: a checkpoint is larger."""
+    """Let files grow to 20 kB, as if the disk were full then; but not while pytest writes to a file of its own."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
-def test_a_full_disk_leaves_the_checkpoint_that_was_there(tmp_path: Path, fit: Any, tight_disk: None) -> None:
+def test_a_full_disk_leaves_the_checkpoint_that_was_there(tmp_path: Path, fit: Any) -> None:
     folder = tmp_path / "full" / "checkpoints"
     folder.mkdir(parents=True)
     (folder / "last.ckpt").write_bytes(b"whole")
-    with pytest.raises(OutputError, match=r"cannot write '.*best.ckpt' \(File too large\); make room"):
+    with pytest.raises(OutputError, match=r"cannot write '.*best.ckpt' \(File too large\); make room"), tight_disk():
         fit("full")
     assert [(path.name, path.read_bytes()) for path in folder.iterdir()] == [("last.ckpt", b"whole")]
 
