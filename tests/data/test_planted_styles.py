@@ -28,6 +28,9 @@ Pair = tuple[NDArray[np.float32], NDArray[np.uint8]]
 
 # ---- rare attributes -------------------------------------------------------------------------------------------------
 
+LARGE = pytest.param(64, marks=pytest.mark.slow)
+SIZES = [(32, False), (32, True), *(pytest.param(64, photo, marks=pytest.mark.slow) for photo in (False, True))]
+
 
 def test_marginals_lie_between_the_two_frequencies() -> None:
     marginals = rare_marginals(RARE)
@@ -97,7 +100,7 @@ def pairs(hand: str, attribute: str, size: int, photographic: bool = False) -> t
     return without, with_it
 
 
-@pytest.mark.parametrize(("size", "photographic"), [(32, False), (32, True), (64, False), (64, True)])
+@pytest.mark.parametrize(("size", "photographic"), SIZES)
 @pytest.mark.parametrize("hand", HANDS)
 def test_every_attribute_is_visible(hand: str, size: int, photographic: bool) -> None:
     for attribute in ATTRIBUTES:
@@ -106,7 +109,7 @@ def test_every_attribute_is_visible(hand: str, size: int, photographic: bool) ->
         assert changed.min() >= 5 * (size / 32) ** 2, (attribute, int(changed.argmin()), int(changed.min()))
 
 
-@pytest.mark.parametrize(("size", "photographic"), [(32, False), (32, True), (64, False), (64, True)])
+@pytest.mark.parametrize(("size", "photographic"), SIZES)
 @pytest.mark.parametrize("hand", HANDS)
 def test_masks_cover_what_an_attribute_changes(hand: str, size: int, photographic: bool) -> None:
     """What a flip changes lies in the part, give or take a pixel of its edge, and most of the part changes."""
@@ -126,7 +129,7 @@ def test_masks_cover_what_an_attribute_changes(hand: str, size: int, photographi
 
 
 @pytest.mark.parametrize("photographic", [False, True])
-@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize("size", [32, LARGE])
 @pytest.mark.parametrize("style", [*HANDS, "mixed"])
 def test_parts_are_there_exactly_when_their_attributes_are(style: str, size: int, photographic: bool) -> None:
     drawn = draw(np.arange(200), size=size, style=style, photographic=photographic)
