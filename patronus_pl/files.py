@@ -1,8 +1,6 @@
 """Write files that are there whole or not at all. Everything in the package that replaces a file does it here."""
 
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -47,34 +45,6 @@ def replacing(path: Path, remedy: str) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             aside.unlink()
-
-
-@contextmanager
-def replacing_in(folder: Path, remedy: str) -> Iterator[Path]:
-    """Give an empty folder whose files move into `folder`, over older ones, when the block ends without an error.
-
-    Args:
-        folder: where the files belong; made if need be. Its other files stay.
-        remedy: what to do if they cannot be written, as "choose another --out".
-
-    Raises:
-        OutputError: the files cannot be written.
-    """
-    aside: Path | None = None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".", suffix=".part", dir=folder))
-        yield aside
-        for file in sorted(aside.rglob("*")):
-            if file.is_file():
-                target = folder / file.relative_to(aside)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(file, target)
-    except OSError as error:
-        raise OutputError(f"cannot write to {str(folder)!r} ({error.strerror or error}); {remedy}") from error
-    finally:
-        if aside is not None:
-            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _remove_abandoned(path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from patronus_pl.errors import OutputError
-from patronus_pl.files import replacing, replacing_in
+from patronus_pl.files import replacing
 
 
 def test_a_whole_file_takes_the_place_of_the_old(tmp_path: Path) -> None:
@@ -63,37 +63,3 @@ def test_what_a_killed_process_left_is_removed_later(tmp_path: Path) -> None:
     with replacing(path, "choose another") as file:
         file.write(b"whole")
     assert {entry.name for entry in tmp_path.iterdir()} == {"x", ".x.2.part", ".y.1.part"}
-
-
-def test_a_set_of_files_moves_at_the_end(tmp_path: Path) -> None:
-    out = tmp_path / "report"
-    out.mkdir()
-    (out / "page.html").write_text("old")
-    (out / "mine.txt").write_text("stays")
-    with replacing_in(out, "choose another --out") as folder:
-        (folder / "page.html").write_text("new")
-        (folder / "pictures").mkdir()
-        (folder / "pictures" / "0.png").write_bytes(b"0")
-        assert (out / "page.html").read_text() == "old"
-    assert sorted(str(path.relative_to(out)) for path in out.rglob("*")) == [
-        "mine.txt",
-        "page.html",
-        "pictures",
-        "pictures/0.png",
-    ]
-    assert (out / "page.html").read_text() == "new"
-
-
-def test_an_interrupted_set_of_files_changes_nothing(tmp_path: Path) -> None:
-    (tmp_path / "page.html").write_text("old")
-    writing = replacing_in(tmp_path, "choose another --out")
-    (writing.__enter__() / "page.html").write_text("new")
-    assert not writing.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("page.html", "old")]
-
-
-def test_a_set_of_files_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "taken").write_bytes(b"")
-    wanted = r"cannot write to '.*taken/report' \(Not a directory\); choose another --out"
-    with pytest.raises(OutputError, match=wanted), replacing_in(tmp_path / "taken/report", "choose another --out"):
-        raise AssertionError("not reached")
